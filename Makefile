@@ -1,0 +1,72 @@
+# `make help` lists what there is. Everything happens in .venv; nothing is installed elsewhere, except that root on a bare
+# Debian or Ubuntu gets the package python3-venv.
+
+PYTHON ?= python3
+# Passed to pip, such as PIP_ARGS='--extra-index-url https://download.pytorch.org/whl/cpu' for the small CPU build of torch.
+PIP_ARGS ?=
+# The Qt binding of `make napari`.
+QT ?= PyQt6
+THREADS ?= 2
+
+BIN := .venv/bin
+# An idle thread that spins takes the core of one that works.
+QUIET_THREADS := OMP_NUM_THREADS=$(THREADS) OMP_WAIT_POLICY=passive
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint format lab napari bench clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(BIN)/.core ## Find the lesions of a sample case; the report goes to demo_output
+	$(BIN)/lesionkit demo -o demo_output
+
+test: $(BIN)/.test lint ## Check style and types, then run the tests
+	$(QUIET_THREADS) $(BIN)/python -m pytest
+
+lint: $(BIN)/.test ## Check style (ruff) and types (mypy)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(BIN)/.test ## Bring the code into the style that `make lint` checks
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+lab: $(BIN)/.notebooks ## Open JupyterLab
+	$(BIN)/jupyter lab $(wildcard notebooks)
+
+napari: $(BIN)/.napari ## Open napari
+	$(BIN)/napari
+
+bench: $(BIN)/.bench ## Measure speed against peers, as ratios in one process
+	$(QUIET_THREADS) $(BIN)/python -m benchmarks
+
+clean: ## Remove .venv and caches
+	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache demo_output
+
+# One stamp for each set of packages: made again when what it depends on changes, otherwise a run starts at once.
+$(BIN)/.core: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e .
+	@touch $@
+
+$(BIN)/.napari: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[napari]' $(QT)
+	@touch $@
+
+$(BIN)/.%: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[$*]'
+	@touch $@
+
+# Debian packs what a virtual environment needs apart from Python: python3-venv, python3.12-venv.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'lesionkit needs Python 3.11 or newer as $(PYTHON); name another with make PYTHON=...' >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y $(notdir $(PYTHON))-venv; \
+		else \
+			echo '$(PYTHON) lacks venv; install it first: sudo apt-get install $(notdir $(PYTHON))-venv' >&2; exit 2; \
+		fi
+	$(PYTHON) -m venv .venv

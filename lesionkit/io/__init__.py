@@ -1,0 +1,39 @@
+"""Files in, files out: NIfTI images, tables of points (TSV, mm) and BIDS cohorts.
+
+Every complaint about a file is a `DataError` of one line: which file, what is wrong, what is wanted. Every write is
+atomic. Here and in `lesionkit.checkpoints` are the only places that open files.
+"""
+
+from __future__ import annotations
+
+from lesionkit.io.cohorts import (
+    SPLITS,
+    Case,
+    Cohort,
+    case_layout,
+    read_cohort,
+    write_cohort_description,
+    write_participants,
+)
+from lesionkit.io.files import DataError, atomic_path
+from lesionkit.io.images import MAX_VOXELS, check_same_grid, read_volume, write_volume
+from lesionkit.io.tables import POINT_COLUMNS, read_points, write_points
+
+__all__ = [
+    "MAX_VOXELS",
+    "POINT_COLUMNS",
+    "SPLITS",
+    "Case",
+    "Cohort",
+    "DataError",
+    "atomic_path",
+    "case_layout",
+    "check_same_grid",
+    "read_cohort",
+    "read_points",
+    "read_volume",
+    "write_cohort_description",
+    "write_participants",
+    "write_points",
+    "write_volume",
+]
