@@ -1,0 +1,120 @@
+"""Simulated cohorts on disk: many cases, in parallel, in the BIDS layout that training and evaluation read.
+
+In: a `SimulationConfig`, a number of cases and a seed. Out: a folder of images, lesion masks, points and splits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lesionkit.io import (
+    Cohort,
+    case_layout,
+    read_cohort,
+    write_cohort_description,
+    write_participants,
+    write_points,
+    write_volume,
+)
+from lesionkit.simulate import CHANNELS, SimulationConfig, simulate_case
+
+SPLIT_SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
+"""Shares of the patients (paper, section 4.1)."""
+
+
+def draw_splits(n: int, *, rng: np.random.Generator) -> list[str]:
+    """Draw the split of each of `n` patients, 60/20/20; with three patients or more none is empty."""
+    held_out = max(round(n * SPLIT_SHARES["validation"]), int(n >= 3))
+    tested = max(round(n * SPLIT_SHARES["test"]), int(n >= 2))
+    splits = np.array(["validation"] * held_out + ["test"] * tested + ["train"] * (n - held_out - tested))
+    return [str(name) for name in rng.permutation(splits)]
+
+
+def simulate_cohort(
+    config: SimulationConfig,
+    n: int,
+    folder: str | Path,
+    *,
+    seed: int = 0,
+    jobs: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> Cohort:
+    """Simulate a cohort and write it.
+
+    Parameters
+    ----------
+    config : SimulationConfig
+        Kind and difficulty.
+    n : int
+        Number of patients.
+    folder : path
+        Is created; cases that are already there, complete and of the same settings, are kept.
+    seed : int
+        Case `i` depends on `(seed, i)` alone, so that it is the same in a cohort of any size.
+    jobs : int
+        Processes.
+    progress : callable, optional
+        Called with the number of cases done.
+
+    Returns
+    -------
+    Cohort
+        As read back from the folder.
+
+    Raises
+    ------
+    ValueError
+        If `n` is not positive, or the folder holds a cohort of other settings.
+    """
+    from joblib import Parallel, delayed
+
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    folder = Path(folder)
+    described = {"seed": seed, "simulation": asdict(config)}
+    if (folder / "dataset_description.json").is_file():
+        extra = read_cohort(folder).extra
+        if extra.get("seed") != seed or extra.get("simulation") != _as_json(described["simulation"]):
+            raise ValueError(
+                f"{folder}: holds another cohort; give an empty folder, or the settings that it was made with"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    width = max(len(str(n)), 3)
+    subjects = [f"sub-{number + 1:0{width}d}" for number in range(n)]
+    splits = draw_splits(n, rng=np.random.default_rng([seed, 2**31]))
+    write_participants(folder, pd.DataFrame({"participant_id": subjects, "split": splits}))
+    tasks = (
+        delayed(_write_case)(config, folder, subject, split, seed, number)
+        for number, (subject, split) in enumerate(zip(subjects, splits, strict=True))
+    )
+    for done, _ in enumerate(Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks), start=1):
+        if progress is not None:
+            progress(done)
+    write_cohort_description(folder, config.kind, CHANNELS[config.kind], **described)
+    return read_cohort(folder)
+
+
+def _write_case(config: SimulationConfig, folder: Path, subject: str, split: str, seed: int, number: int) -> None:
+    paths = case_layout(folder, subject, CHANNELS[config.kind], split=split)
+    assert paths.mask is not None and paths.points is not None  # noqa: PT018 (case_layout names both)
+    if paths.points.is_file():  # written last: the case is complete
+        return
+    case = simulate_case(config, rng=np.random.default_rng([seed, number]))
+    for path in (*paths.images, paths.mask):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    for path, image in zip(paths.images, case.images, strict=True):
+        write_volume(path, image)
+    write_volume(paths.mask, case.labels)
+    write_points(paths.points, case.lesions[["x", "y", "z", "size_vox", "cnr"]])
+
+
+def _as_json(value: object) -> object:
+    """Tuples become lists, as in the file."""
+    if isinstance(value, dict):
+        return {key: _as_json(item) for key, item in value.items()}
+    return [_as_json(item) for item in value] if isinstance(value, list | tuple) else value

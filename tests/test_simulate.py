@@ -1,0 +1,100 @@
+"""Simulated cases: exact truth, seeds, sizes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lesionkit import points_from_mask
+from lesionkit.cohorts import draw_splits, simulate_cohort
+from lesionkit.io import DataError, read_points, read_volume
+from lesionkit.simulate import CHANNELS, SimulationConfig, simulate_case
+
+QUICK = {kind: SimulationConfig(kind=kind, spacing=3.0, lesions=(5.0, 0.3)) for kind in CHANNELS}
+
+
+@pytest.mark.parametrize("kind", CHANNELS)
+def test_truth_is_exact(kind, rng):
+    case = simulate_case(QUICK[kind], rng=rng)
+    found = points_from_mask(case.labels.data)
+    assert len(case.lesions) >= 1
+    assert case.points == pytest.approx(found.points)
+    assert case.lesions["size_vox"].tolist() == found.sizes.tolist()
+    assert case.lesions["size_vox"].min() >= 3
+    assert case.labels.to_mm(case.points) == pytest.approx(case.lesions[["x", "y", "z"]].to_numpy())
+    assert len(case.images) == len(CHANNELS[kind])
+    brain = case.images[0].data > 0
+    assert brain[case.labels.data > 0].all()
+    assert 0.2 < brain.mean() < 0.7
+
+
+@pytest.mark.parametrize("kind", CHANNELS)
+def test_the_same_seed_gives_the_same_case(kind):
+    one, two, other = (simulate_case(QUICK[kind], rng=np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert all((a.data == b.data).all() for a, b in zip(one.images, two.images, strict=True))
+    assert one.lesions.equals(two.lesions)
+    assert (one.images[0].data != other.images[0].data).any()
+
+
+@pytest.mark.parametrize("kind", CHANNELS)
+def test_lesions_are_brighter_than_what_surrounds_them(kind):
+    config = SimulationConfig(kind=kind, spacing=3.0, lesions=(8.0, 0.1), contrast=(12, 16), noise=(0.03, 0.03))
+    case = simulate_case(config, rng=np.random.default_rng(3))
+    image = case.images[0].data.astype(float)
+    if kind == "gad":  # enhancement is what changes between the two images, each in its own units
+        pre = case.images[1].data.astype(float)
+        image = image / np.median(image[image > 0]) - pre / np.median(pre[pre > 0])
+    lesion = case.labels.data > 0
+    assert np.median(image[lesion]) > np.percentile(image[(case.images[0].data > 0) & ~lesion], 90)
+
+
+def test_sizes_follow_the_real_distribution():
+    config = SimulationConfig(spacing=2.0, lesions=(15.0, 0.1), confluent=0.0)
+    rng = np.random.default_rng(5)
+    sizes = np.concatenate([simulate_case(config, rng=rng).lesions["size_vox"] for _ in range(6)])
+    assert len(sizes) > 50
+    assert 12 < np.median(sizes) < 35  # real lesions of 3 voxels and more: 21
+    assert 0.15 < np.mean(sizes <= 10) < 0.45  # real: 0.28
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kind": "t2"}, "kind must be"),
+        ({"spacing": 0.1}, "spacing must be"),
+        ({"min_size": 0}, "min_size"),
+        ({"contrast": (5, 1)}, "contrast must be"),
+        ({"noise": (0, 1)}, "noise must be"),
+    ],
+)
+def test_wrong_settings_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        SimulationConfig(**settings)
+
+
+def test_splits_are_by_patient_and_60_20_20(rng):
+    splits = draw_splits(100, rng=rng)
+    assert {name: splits.count(name) for name in set(splits)} == {"train": 60, "validation": 20, "test": 20}
+    assert sorted(draw_splits(3, rng=rng)) == ["test", "train", "validation"]
+    assert draw_splits(1, rng=rng) == ["train"]
+
+
+def test_cohort_on_disk_is_what_was_simulated_and_can_be_resumed(tmp_path):
+    config = QUICK["gad"]
+    cohort = simulate_cohort(config, 4, tmp_path / "c", seed=7)
+    assert [case.subject for case in cohort] == ["sub-001", "sub-002", "sub-003", "sub-004"]
+    assert cohort.channels == CHANNELS["gad"]
+    case = simulate_case(config, rng=np.random.default_rng([7, 1]))
+    assert (read_volume(cohort[1].images[0]).data == case.images[0].data).all()
+    assert (read_volume(cohort[1].mask).data == case.labels.data).all()
+    assert read_points(cohort[1].points)[["x", "y", "z"]].to_numpy() == pytest.approx(
+        case.lesions[["x", "y", "z"]].to_numpy(), abs=1e-3
+    )
+
+    untouched = cohort[0].images[0].stat().st_mtime_ns
+    cohort[1].points.unlink()  # as if it had been killed in the middle of this case
+    again = simulate_cohort(config, 4, tmp_path / "c", seed=7)
+    assert again[1].points.is_file()
+    assert again[0].images[0].stat().st_mtime_ns == untouched
+    with pytest.raises((ValueError, DataError), match="another cohort"):
+        simulate_cohort(config, 4, tmp_path / "c", seed=8)
