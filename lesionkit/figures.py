@@ -1,0 +1,342 @@
+"""One plotly figure per result: results in, `plotly.graph_objects.Figure` out.
+
+Nothing is computed here that is a result in itself, and no figure is shown or written: the caller decides. Figures are
+transparent and use mid-tone inks, so that they read on light and dark pages.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from jaxtyping import Int, Real
+from plotly.subplots import make_subplots
+
+from lesionkit.volume import Volume
+
+STATUS_COLOURS: Final[Mapping[str, str]] = {"TP": "#2fbf8f", "FP": "#f2725c", "FN": "#4aa8ff", "detected": "#2fbf8f"}
+"""Colour of a hit, a false alarm, a missed lesion, and of a detection where the truth is unknown; told apart with any
+kind of colour vision, on black and on white."""
+STATUS_NAMES: Final[Mapping[str, str]] = {
+    "TP": "hit (true positive)",
+    "FP": "false alarm (false positive)",
+    "FN": "missed (false negative)",
+    "detected": "detected",
+}
+"""What a status is called in legends."""
+HEAT_COLOURS: Final[Sequence[str]] = ("#1b0c41", "#6a176e", "#b8325a", "#ee6a24", "#fca50a", "#fcffa4")
+"""Colour scale of heatmaps, from low to high."""
+INK: Final = "#8a94a3"
+"""Grey that reads on white and on black."""
+
+_PLANES: Final = (("axial", 2, 0, 1), ("coronal", 1, 0, 2), ("sagittal", 0, 1, 2))
+_AXIS_NAMES: Final = ("x, left to right (mm)", "y, back to front (mm)", "z, bottom to top (mm)")
+_LINES: Final = ("#4aa8ff", "#f2725c", "#2fbf8f", "#c79bff", "#e0a526")
+
+
+def alpha_figure(alpha: Real[np.ndarray, " n"], *, threshold: float, status: Sequence[str] | None = None) -> go.Figure:
+    """Draw the existence probabilities as bars, the highest first, with the threshold as a line.
+
+    Parameters
+    ----------
+    alpha
+        Existence probability of each candidate, in the order in which the bars are to stand.
+    threshold
+        Smallest alpha of a detection.
+    status
+        ``"TP"``, ``"FP"`` or ``"detected"`` for each candidate; None: all are ``"detected"``.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        One bar a candidate, numbered from 1; bars below the threshold are pale.
+
+    Raises
+    ------
+    ValueError
+        If `status` has another length or another word.
+    """
+    values = np.asarray(alpha, dtype=np.float64)
+    names = ["detected"] * len(values) if status is None else list(status)
+    if len(names) != len(values):
+        raise ValueError(f"status: got {len(names)} words for {len(values)} candidates")
+    unknown = sorted(set(names) - set(STATUS_COLOURS))
+    if unknown:
+        raise ValueError(f"status: got {unknown}, wanted words out of {sorted(STATUS_COLOURS)}")
+    bars = go.Bar(
+        x=np.arange(1, len(values) + 1),
+        y=values,
+        marker={
+            "color": [STATUS_COLOURS[name] for name in names],
+            "opacity": np.where(values >= threshold, 1.0, 0.28),
+            "line": {"width": 0},
+        },
+        customdata=[STATUS_NAMES[name] for name in names],
+        hovertemplate="lesion %{x}<br>alpha %{y:.3f}<br>%{customdata}<extra></extra>",
+    )
+    figure = go.Figure(bars)
+    figure.add_hline(
+        y=threshold,
+        line={"color": INK, "width": 1.5, "dash": "dash"},
+        annotation={"text": f"threshold {threshold:.2f}", "font": {"color": INK}, "yanchor": "bottom"},
+    )
+    figure.update_xaxes(title="lesion, by falling alpha", range=[0.4, len(values) + 0.6])
+    figure.update_yaxes(title="existence probability alpha", range=[0, max(1.05, 1.05 * values.max(initial=0))])
+    figure.update_layout(bargap=0.15, showlegend=False)
+    return _styled(figure)
+
+
+def precision_recall_figure(table: pd.DataFrame, *, chosen: float | None = None, name: str = "validation") -> go.Figure:
+    """Draw precision against recall, and all three rates against the threshold.
+
+    Parameters
+    ----------
+    table
+        Columns threshold, precision, recall, f1, as :func:`lesionkit.metrics.precision_recall` returns them.
+    chosen
+        Threshold in use, to be marked.
+    name
+        What the table was computed on.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Two panels.
+    """
+    figure = make_subplots(1, 2, horizontal_spacing=0.12)
+    hover = "threshold %{customdata:.3f}<br>recall %{x:.3f}<br>precision %{y:.3f}<extra></extra>"
+    line = {"color": _LINES[0], "width": 2.5}
+    curve = go.Scatter(x=table["recall"], y=table["precision"], customdata=table["threshold"], line=line, name=name)
+    figure.add_trace(curve.update(hovertemplate=hover, mode="lines", showlegend=False), row=1, col=1)
+    for column, colour in zip(("precision", "recall", "f1"), _LINES, strict=False):
+        label = "F1" if column == "f1" else column
+        trace = go.Scatter(x=table["threshold"], y=table[column], name=label, mode="lines", line={"color": colour})
+        figure.add_trace(trace, row=1, col=2)
+    if chosen is not None:
+        figure.add_vline(x=chosen, line={"color": INK, "dash": "dash", "width": 1.5}, row=1, col=2)
+        kept = table[table["threshold"] >= chosen]
+        if len(kept):
+            point = kept.iloc[int(kept["threshold"].to_numpy().argmin())]
+            text = f"threshold {chosen:.2f}, F1 {point['f1']:.2f}"
+            marker = {"color": _LINES[1], "size": 11, "line": {"color": "white", "width": 1.5}}
+            dot = go.Scatter(x=[point["recall"]], y=[point["precision"]], mode="markers", marker=marker)
+            figure.add_trace(dot.update(name=text, hovertemplate=text + "<extra></extra>"), row=1, col=1)
+    figure.update_xaxes(range=[0, 1.02], title=f"recall ({name})", row=1, col=1)
+    figure.update_xaxes(title="threshold on alpha", row=1, col=2)
+    figure.update_yaxes(range=[0, 1.02])
+    figure.update_yaxes(title="precision", row=1, col=1)
+    figure.update_yaxes(title="rate", row=1, col=2)
+    return _styled(figure)
+
+
+def training_figure(losses: pd.DataFrame, *, step: str = "epoch") -> go.Figure:
+    """Draw loss curves on a logarithmic axis.
+
+    Parameters
+    ----------
+    losses
+        One row a logged moment: the column `step`, and one numeric column a curve; NaN where a curve has no value.
+    step
+        Name of the column of the horizontal axis.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        One line a column; the smallest value of each curve whose name contains ``val`` is marked.
+
+    Raises
+    ------
+    ValueError
+        If `step` is no column of `losses`.
+    """
+    if step not in losses:
+        raise ValueError(f"step: got {step!r}, wanted one of the columns {list(losses.columns)}")
+    figure = go.Figure()
+    curves = [name for name in losses.select_dtypes("number").columns if name != step]
+    for n, name in enumerate(curves):
+        points = losses[[step, name]].dropna()
+        colour = _LINES[n % len(_LINES)]
+        line = go.Scatter(x=points[step], y=points[name], mode="lines", name=str(name), line={"color": colour})
+        figure.add_trace(line)
+        if "val" in str(name) and len(points):
+            best = points.iloc[int(points[name].to_numpy().argmin())]
+            marker = {"color": colour, "size": 10, "line": {"color": "white", "width": 1.5}}
+            dot = go.Scatter(x=[best[step]], y=[best[name]], mode="markers", marker=marker, showlegend=False)
+            figure.add_trace(dot.update(name=f"best {name}", hovertemplate="best: %{y:.4g} at %{x}<extra></extra>"))
+    figure.update_xaxes(title=step)
+    figure.update_yaxes(title="loss", type="log")
+    figure.update_layout(hovermode="x unified")
+    return _styled(figure)
+
+
+def volume_figure(
+    image: Volume,
+    heatmap: Volume | None = None,
+    *,
+    at_mm: Sequence[float] | None = None,
+    points_mm: Real[np.ndarray, "n 3"] | None = None,
+    near_mm: float = 4.0,
+) -> go.Figure:
+    """Draw the axial, coronal and sagittal plane through one point.
+
+    Parameters
+    ----------
+    image
+        MRI, RAS+.
+    heatmap
+        Predicted heatmap on the same grid, drawn over the image.
+    at_mm
+        Point in mm through which the planes go; None: the heatmap's maximum, or the centre of the image.
+    points_mm
+        Points to mark as rings, in mm, one row a point.
+    near_mm
+        Points farther than this from a plane are not drawn in it.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Three panels with axes in mm, neurological display (patient's right on the right).
+
+    Raises
+    ------
+    ValueError
+        If the heatmap is on another grid, or the point lies outside the image.
+
+    Notes
+    -----
+    Each panel's axes are in mm along the voxel axes; for an oblique affine they are offset, not rotated.
+    """
+    _check_grid(image, heatmap)
+    where = _voxel_in(image, heatmap, at_mm)
+    centre = image.to_mm(where[None])[0]
+    corner = centre - np.asarray(image.spacing) * where
+    ticks = [corner[a] + np.arange(n) * image.spacing[a] for a, n in enumerate(image.shape)]
+    points = np.empty((0, 3)) if points_mm is None else np.asarray(points_mm, dtype=np.float64).reshape(-1, 3)
+    rings = corner + image.to_voxel(points) * image.spacing if len(points) else points
+    low, high = _window(image.data)
+    top = float(np.max(heatmap.data)) if heatmap is not None else 0.0
+
+    titles = [f"{name}, {'xyz'[a]} = {centre[a]:.1f} mm" for name, a, _, _ in _PLANES]
+    widths = [image.shape[right] * image.spacing[right] for _, _, right, _ in _PLANES]
+    figure = make_subplots(1, 3, subplot_titles=titles, column_widths=widths, horizontal_spacing=0.06)
+    for n, (_, across, right, up) in enumerate(_PLANES, start=1):
+        grid = {"x": ticks[right], "y": ticks[up]}
+        slab = image.data.take(where[across], axis=across).T
+        grey = go.Heatmap(z=slab, colorscale="gray", zmin=low, zmax=high, showscale=False, name="image", **grid)
+        figure.add_trace(grey, row=1, col=n)
+        if heatmap is not None and top > 0:
+            heat = heatmap.data.take(where[across], axis=across).T
+            bar = {"title": "lesions<br>per voxel", "thickness": 12} if n == 3 else None
+            over = go.Heatmap(z=heat, colorscale=_clear_heat(), zmin=0, zmax=top, **grid)
+            figure.add_trace(over.update(showscale=n == 3, colorbar=bar, name="heatmap"), row=1, col=n)
+        near = rings[np.abs(rings[:, across] - centre[across]) <= near_mm]
+        ring = {"symbol": "circle-open", "size": 16, "color": STATUS_COLOURS["detected"], "line": {"width": 2}}
+        dots = go.Scatter(x=near[:, right], y=near[:, up], mode="markers", marker=ring, showlegend=False)
+        figure.add_trace(dots.update(name="points"), row=1, col=n)
+        anchor = "x" if n == 1 else f"x{n}"
+        figure.update_xaxes(title=_AXIS_NAMES[right], constrain="domain", showgrid=False, row=1, col=n)
+        figure.update_yaxes(title=_AXIS_NAMES[up], scaleanchor=anchor, showgrid=False, row=1, col=n)
+    return _styled(figure)
+
+
+def heatmap_figure(image: Volume, heatmap: Volume, *, n_slices: int = 8) -> go.Figure:
+    """Draw a film strip of axial slices with the heatmap over the image.
+
+    Parameters
+    ----------
+    image
+        MRI, RAS+.
+    heatmap
+        Heatmap on the same grid.
+    n_slices
+        Number of slices, evenly spaced over the slices that hold heat (over all where none does).
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Four slices a row, from bottom to top, anterior up, patient's right on the right.
+
+    Raises
+    ------
+    ValueError
+        If the heatmap is on another grid, or `n_slices` is below 1.
+    """
+    _check_grid(image, heatmap)
+    if n_slices < 1:
+        raise ValueError(f"n_slices: got {n_slices}, wanted 1 or more")
+    top = float(np.max(heatmap.data))
+    warm = np.flatnonzero(heatmap.data.max(axis=(0, 1)) > 0.1 * top) if top > 0 else np.arange(image.shape[2])
+    slices = np.unique(np.linspace(warm[0], warm[-1], n_slices).round().astype(int))
+    columns = min(4, len(slices))
+    rows = math.ceil(len(slices) / columns)
+    heights = [image.to_mm(np.array([[0.0, 0.0, k]]))[0, 2] for k in slices]
+    titles = [f"z = {height:.0f} mm" for height in heights]
+    figure = make_subplots(rows, columns, subplot_titles=titles, horizontal_spacing=0.01, vertical_spacing=0.06)
+    low, high = _window(image.data)
+    for n, k in enumerate(slices):
+        place = {"row": n // columns + 1, "col": n % columns + 1}
+        grid = {"x": np.arange(image.shape[0]) * image.spacing[0], "y": np.arange(image.shape[1]) * image.spacing[1]}
+        grey = go.Heatmap(z=image.data[:, :, k].T, colorscale="gray", zmin=low, zmax=high, showscale=False, **grid)
+        figure.add_trace(grey.update(hoverinfo="skip"), **place)
+        if top > 0:
+            heat = heatmap.data[:, :, k].T
+            bar = {"title": "lesions<br>per voxel", "thickness": 12} if n == 0 else None
+            over = go.Heatmap(z=heat, colorscale=_clear_heat(), zmin=0, zmax=top, **grid)
+            figure.add_trace(over.update(showscale=n == 0, colorbar=bar), **place)
+        figure.update_xaxes(visible=False, constrain="domain", **place)
+        figure.update_yaxes(visible=False, scaleanchor="x" if n == 0 else f"x{n + 1}", **place)
+    return _styled(figure).update_layout(height=80 + 260 * rows)
+
+
+def _clear_heat() -> list[tuple[float, str]]:
+    """Heat colours that are clear at 0 and cover most of the image from a quarter of the maximum on."""
+    scale = []
+    for n, colour in enumerate(HEAT_COLOURS):
+        level = n / (len(HEAT_COLOURS) - 1)
+        red, green, blue = (int(colour[p : p + 2], 16) for p in (1, 3, 5))
+        scale.append((level, f"rgba({red},{green},{blue},{min(0.85, 3.4 * level):.2f})"))
+    return scale
+
+
+def _styled(figure: go.Figure) -> go.Figure:
+    axis = {"color": INK, "gridcolor": "rgba(138,148,163,0.25)", "zeroline": False, "automargin": True}
+    figure.update_xaxes(**axis)
+    figure.update_yaxes(**axis)
+    figure.update_layout(
+        template="none",
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": "system-ui, sans-serif", "size": 12, "color": INK},
+        margin={"l": 56, "r": 16, "t": 32, "b": 48},
+        legend={"orientation": "h", "y": 1.08, "x": 0},
+    )
+    return figure
+
+
+def _window(data: Real[np.ndarray, "i j k"]) -> tuple[float, float]:
+    """Grey window of an MRI: from 0 or the lowest value to the 99.7th percentile of what is not background."""
+    foreground = data[data > data.min()]
+    low, high = (float(data.min()), float(np.percentile(foreground, 99.7))) if foreground.size else (0.0, 1.0)
+    return low, high if high > low else low + 1.0
+
+
+def _check_grid(image: Volume, heatmap: Volume | None) -> None:
+    if heatmap is not None and not image.same_grid(heatmap):
+        raise ValueError(f"heatmap: got another grid {heatmap.shape} than that of the image, {image.shape}")
+
+
+def _voxel_in(image: Volume, heatmap: Volume | None, at_mm: Sequence[float] | None) -> Int[np.ndarray, " axes"]:
+    if at_mm is None:
+        if heatmap is None:
+            return np.asarray(image.shape) // 2
+        return np.array(np.unravel_index(int(np.argmax(heatmap.data)), image.shape))
+    voxel: Int[np.ndarray, " axes"] = np.rint(
+        image.to_voxel(np.asarray(at_mm, dtype=np.float64).reshape(1, 3))[0]
+    ).astype(int)
+    if not ((voxel >= 0) & (voxel < image.shape)).all():
+        raise ValueError(f"at_mm: got {list(at_mm)}, wanted a point inside the image")
+    return voxel

@@ -1,0 +1,202 @@
+"""Cohort metrics: a small cohort counted by hand, properties, agreement of the one-pass table with matching."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lesionkit.matching import Gate, match_points
+from lesionkit.metrics import (
+    SIZE_CLASSES,
+    CasePoints,
+    Score,
+    SizeScore,
+    choose_threshold,
+    precision_recall,
+    score_cohort,
+    score_points,
+)
+
+
+def line(*positions: float) -> np.ndarray:
+    """Points on the first axis, in mm."""
+    return np.array([[p, 0.0, 0.0] for p in positions]).reshape(-1, 3)
+
+
+def cohort(split: str = "val") -> list[CasePoints]:
+    """Three patients: one with two hits, a miss and a false alarm; one without lesions; one without detections."""
+    return [
+        CasePoints(
+            subject="a",
+            split=split,
+            predicted=line(1, 41, 200, 300),
+            score=np.array([0.9, 0.6, 0.7, 0.1]),
+            true=line(0, 40, 80),
+            sizes=np.array([5, 20, 60]),
+        ),
+        CasePoints(subject="b", split=split, predicted=line(9), score=np.array([0.3]), true=line(), sizes=np.empty(0)),
+        CasePoints(subject="c", split=split, predicted=line(), score=np.empty(0), true=line(5), sizes=np.array([2])),
+    ]
+
+
+@st.composite
+def cohorts(draw: st.DrawFn) -> list[CasePoints]:
+    """Crowded random cases, with tied scores."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    cases = []
+    for _ in range(draw(st.integers(1, 4))):
+        n, m = draw(st.integers(0, 9)), draw(st.integers(0, 9))
+        predicted, true = rng.uniform(0, 14, (n, 3)), rng.uniform(0, 14, (m, 3))
+        score = rng.integers(1, 6, n) / 5
+        cases.append(CasePoints(predicted=predicted, score=score, true=true, sizes=rng.integers(1, 90, m)))
+    return cases
+
+
+def test_the_papers_size_classes() -> None:
+    assert dict(SIZE_CLASSES) == {"small": (3, 10), "medium": (11, 50), "large": (51, np.inf)}
+    sizes = np.array([2, 3, 10, 11, 50, 51, 1e9, np.nan])
+    assert [int(c.contains(sizes).sum()) for c in SIZE_CLASSES.values()] == [2, 2, 2]
+
+
+def test_a_cohort_counted_by_hand() -> None:
+    table = score_points(cohort(), 0.5)
+    assert table.subjects == ("a", "b", "c")
+    assert table.pooled == Score(tp=2, fp=1, fn=2)
+    assert table.pooled.precision == pytest.approx(2 / 3)
+    assert table.pooled.recall == 0.5
+    assert table.pooled.f1 == pytest.approx(4 / 7)
+    assert dict(table.by_size) == {
+        "small": SizeScore(n_true=1, n_found=1),
+        "medium": SizeScore(n_true=1, n_found=1),
+        "large": SizeScore(n_true=1, n_found=0),
+    }
+    assert table.by_size["large"].recall == 0
+
+
+def test_the_tables_of_a_cohort() -> None:
+    table = score_points(cohort(), 0.2)
+    frame = table.to_frame()
+    assert frame.index.tolist() == ["all", "small", "medium", "large", "patient mean"]
+    assert frame.columns.tolist() == ["n_true", "tp", "fp", "fn", "precision", "recall", "f1"]
+    np.testing.assert_allclose(frame.loc["all"].to_numpy(float), [4, 2, 2, 2, 0.5, 0.5, 0.5])
+    np.testing.assert_allclose(frame.loc["small"].to_numpy(float), [1, 1, np.nan, 0, np.nan, 1, np.nan])
+    patients = table.patients()
+    assert patients["subject"].tolist() == ["a", "b", "c"]
+    np.testing.assert_allclose(patients["precision"], [2 / 3, 0, np.nan])
+    np.testing.assert_allclose(patients["recall"], [2 / 3, np.nan, 0])
+    np.testing.assert_allclose(patients["f1"], [2 / 3, 0, 0])
+    assert frame.loc["patient mean", "precision"] == pytest.approx(1 / 3)
+
+
+def test_an_empty_class_and_an_empty_cohort_have_no_rates() -> None:
+    table = score_cohort([])
+    assert np.isnan(table.pooled.f1)
+    assert np.isnan(table.by_size["small"].recall)
+    assert table.to_frame().loc["all", "tp"] == 0
+    assert table.patients().empty
+
+
+def test_own_size_classes_and_numbered_subjects() -> None:
+    matching = match_points(line(0), line(0, 50))
+    table = score_cohort([(matching, np.array([1, np.nan]))], size_classes={"any": (0, np.inf)})
+    assert table.subjects == ("1",)
+    assert table.by_size["any"] == SizeScore(n_true=1, n_found=1)
+
+
+def test_precision_and_recall_over_thresholds_counted_by_hand() -> None:
+    table = precision_recall(cohort())
+    np.testing.assert_allclose(table["threshold"], [0.9, 0.7, 0.6, 0.3, 0.1])
+    assert table["tp"].tolist() == [1, 1, 2, 2, 2]
+    assert table["fp"].tolist() == [0, 1, 1, 2, 3]
+    assert table["fn"].tolist() == [3, 3, 2, 2, 2]
+    np.testing.assert_allclose(table["f1"], [2 / 5, 2 / 6, 4 / 7, 4 / 8, 4 / 9])
+
+
+def test_thresholds_of_ones_own() -> None:
+    table = precision_recall(cohort(), thresholds=np.array([0.0, 0.65, 5.0]))
+    assert table["threshold"].tolist() == [5.0, 0.65, 0.0]
+    assert table["tp"].tolist() == [0, 1, 2]
+    assert np.isnan(table["precision"].iloc[0])
+
+
+@pytest.mark.parametrize("gate", ["before", "after"])
+@settings(deadline=None, max_examples=50)
+@given(cases=cohorts(), max_distance=st.sampled_from([2.0, 5.0, 9.0]))
+def test_the_table_agrees_with_scoring_at_each_threshold(
+    gate: Gate, cases: list[CasePoints], max_distance: float
+) -> None:
+    table = precision_recall(cases, max_distance=max_distance, gate=gate)
+    for row in table.itertuples():
+        pooled = score_points(cases, row.threshold, max_distance=max_distance, gate=gate).pooled
+        assert (row.tp, row.fp, row.fn) == (pooled.tp, pooled.fp, pooled.fn)
+
+
+def test_gated_after_many_scores_are_thinned_out() -> None:
+    rng = np.random.default_rng(0)
+    case = CasePoints(predicted=rng.uniform(0, 99, (300, 3)), score=rng.random(300), true=line(9), sizes=np.ones(1))
+    table = precision_recall([case], gate="after")
+    assert len(table) == 200
+    assert table["threshold"].iloc[[0, -1]].tolist() == [case.score.max(), case.score.min()]
+
+
+def test_the_chosen_threshold_is_best_and_halfway() -> None:
+    assert choose_threshold(cohort()) == pytest.approx(0.45)  # F1 is best once 0.6 is in and 0.3 is not
+
+
+@settings(deadline=None, max_examples=50)
+@given(cohorts())
+def test_no_threshold_is_better_than_the_chosen_one(cases: list[CasePoints]) -> None:
+    table = precision_recall(cases)
+    if table["tp"].any():
+        assert score_points(cases, choose_threshold(cases)).pooled.f1 == table["f1"].max()
+    else:
+        with pytest.raises(ValueError, match="without one hit"):
+            choose_threshold(cases)
+
+
+def test_scores_without_a_number_between_them_keep_the_better_one() -> None:
+    low = 0.5
+    high = np.nextafter(low, 1)
+    case = CasePoints(predicted=line(0, 99), score=np.array([high, low]), true=line(0), sizes=np.ones(1))
+    assert choose_threshold([case]) == high
+
+
+def test_a_threshold_is_not_chosen_on_the_test_set() -> None:
+    with pytest.raises(ValueError, match="test split"):
+        choose_threshold(cohort(split="test"))
+
+
+def test_cases_that_do_not_fit_together_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"score of x: got shape \(1,\)"):
+        CasePoints(subject="x", predicted=line(1, 2), score=np.ones(1), true=line(), sizes=np.empty(0))
+    with pytest.raises(ValueError, match="sizes of a case"):
+        CasePoints(predicted=line(), score=np.empty(0), true=line(3), sizes=np.empty(0))
+    with pytest.raises(ValueError, match="NaN"):
+        CasePoints(predicted=line(1), score=np.array([np.nan]), true=line(), sizes=np.empty(0))
+    matching = match_points(line(0), line(0))
+    with pytest.raises(ValueError, match="sizes of 1"):
+        score_cohort([(matching, np.ones(2))])
+    with pytest.raises(ValueError, match="2 names for 1 cases"):
+        score_cohort([(matching, np.ones(1))], subjects=["a", "b"])
+
+
+def test_agreement_with_scikit_learn() -> None:
+    from sklearn.metrics import precision_recall_fscore_support
+
+    rng = np.random.default_rng(5)
+    true = rng.uniform(0, 200, (60, 3))
+    predicted = np.concatenate([true[:40] + rng.normal(size=(40, 3)), rng.uniform(300, 400, (25, 3))])
+    case = CasePoints(predicted=predicted, score=np.ones(65), true=true, sizes=np.full(60, 5))
+    pooled = score_points([case], 0.5).pooled
+    hit = case.match(0.5).matched_predicted
+    y_true = np.concatenate([hit, np.ones(pooled.fn, bool)])
+    y_predicted = np.concatenate([np.ones(65, bool), np.zeros(pooled.fn, bool)])
+    expected = precision_recall_fscore_support(y_true, y_predicted, average="binary")[:3]
+    np.testing.assert_allclose([pooled.precision, pooled.recall, pooled.f1], expected)
+
+
+def test_results_are_plain_frames() -> None:
+    assert isinstance(score_points(cohort(), 0.5).to_frame(), pd.DataFrame)
