@@ -38,7 +38,7 @@ def test_the_same_seed_gives_the_same_case(kind):
 
 @pytest.mark.parametrize("kind", CHANNELS)
 def test_lesions_are_brighter_than_what_surrounds_them(kind):
-    config = SimulationConfig(kind=kind, spacing=3.0, lesions=(8.0, 0.1), contrast=(12, 16), noise=(0.03, 0.03))
+    config = SimulationConfig(kind=kind, spacing=3.0, lesions=(8.0, 0.1), contrast=(25, 30), noise=(0.03, 0.03))
     case = simulate_case(config, rng=np.random.default_rng(3))
     image = case.images[0].data.astype(float)
     if kind == "gad":  # enhancement is what changes between the two images, each in its own units

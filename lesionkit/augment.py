@@ -1,0 +1,118 @@
+"""Augmentation: draw one transform, move the image and the points with it, and render the heatmap afterwards.
+
+In: a normalised image `(channels, i, j, k)`, its points and the centre of a patch. Out: the patch and the points in the
+patch's own voxels. Rendering the label after the move keeps every Gaussian at its exact width and mass, which
+resampling a rendered heatmap would not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Ranges of the random transform."""
+
+    rotation: float = 8.0
+    """Largest rotation about each axis, degrees (paper's configuration: 8)."""
+    shear: float = 8.0
+    """Largest shear, degrees (paper's configuration: 8)."""
+    scale: tuple[float, float] = (0.9, 1.1)
+    """Range of the zoom of each axis (paper's configuration)."""
+    flip: tuple[bool, bool, bool] = (True, False, False)
+    """Axes that may be mirrored, each with probability 1/2; the first is left-right."""
+    intensity: float = 0.1
+    """Standard deviation of a random gain (log) and offset, in units of the normalised image; 0 for none."""
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale must be a range 0 < low <= high, got {self.scale}")
+        for name in ("rotation", "shear", "intensity"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Transform:
+    """A drawn augmentation: `source = matrix @ (voxel - patch centre) + centre`."""
+
+    matrix: Float[np.ndarray, "3 3"]
+    """Patch offset to source offset, voxels."""
+    gain: Float[np.ndarray, " channels"]
+    offset: Float[np.ndarray, " channels"]
+
+
+def draw_transform(config: AugmentConfig, channels: int, *, rng: np.random.Generator) -> Transform:
+    """Draw rotation, shear, zoom, mirroring and intensity."""
+    matrix = np.diag(rng.uniform(*config.scale, size=3))
+    for axis in range(3):
+        u, v = (a for a in range(3) if a != axis)
+        angle, tilt = np.deg2rad([config.rotation, config.shear]) * rng.uniform(-1, 1, 2)
+        turn, slant = np.eye(3), np.eye(3)
+        turn[[u, u, v, v], [u, v, u, v]] = np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)
+        slant[u, v] = np.tan(tilt)
+        matrix = matrix @ turn @ slant
+    mirrored = np.asarray(config.flip) & (rng.random(3) < 0.5)
+    matrix = matrix @ np.diag(np.where(mirrored, -1.0, 1.0))
+    gain = np.exp(config.intensity * rng.standard_normal(channels))
+    return Transform(matrix, gain, config.intensity * rng.standard_normal(channels))
+
+
+def apply_transform(
+    image: Float[Tensor, "channels i j k"],
+    points: Float[np.ndarray, "n 3"],
+    transform: Transform,
+    centre: Float[np.ndarray, " 3"],
+    size: tuple[int, int, int],
+) -> tuple[Float[Tensor, "channels a b c"], Float[np.ndarray, "n 3"]]:
+    """Cut one transformed patch out of an image, with the points that go with it.
+
+    Parameters
+    ----------
+    image : (channels, i, j, k) tensor
+        Any floating type; beyond its border it counts as 0.
+    points : (n, 3) array
+        Voxel indices in `image`.
+    transform : Transform
+        The drawn augmentation.
+    centre : (3,) array
+        Voxel of `image` that comes to lie in the middle of the patch.
+    size : (a, b, c)
+        Shape of the patch, voxels.
+
+    Returns
+    -------
+    patch : (channels, a, b, c) float32 tensor
+    points : (n, 3) array
+        The same points in voxels of the patch; those outside it are kept, since their Gaussians reach in.
+    """
+    middle = (np.array(size) - 1) / 2
+    reach = np.abs(transform.matrix) @ middle + 2
+    low = np.maximum(np.floor(centre - reach).astype(int), 0)
+    high = np.minimum(np.ceil(centre + reach).astype(int) + 1, image.shape[1:])
+    if (high - low < 2).any():
+        raise ValueError(
+            f"the patch around {np.asarray(centre).tolist()} lies outside the image of {tuple(image.shape[1:])}"
+        )
+    crop = image[:, low[0] : high[0], low[1] : high[1], low[2] : high[2]].float()
+    # grid_sample wants x, y, z of the last axis first, scaled to [-1, 1]
+    scale = 2 / (high - low - 1)
+    affine = scale[:, None] * transform.matrix
+    shift = scale * (centre - low) - 1
+    half = middle
+    theta = np.concatenate([affine * half, shift[:, None]], axis=1)[::-1][:, [2, 1, 0, 3]].copy()
+    grid = functional.affine_grid(torch.from_numpy(theta).float()[None], [1, image.shape[0], *size], align_corners=True)
+    patch = functional.grid_sample(crop[None], grid, mode="bilinear", padding_mode="zeros", align_corners=True)[0]
+    gain = torch.from_numpy(transform.gain).float()[:, None, None, None]
+    offset = torch.from_numpy(transform.offset).float()[:, None, None, None]
+    patch = torch.where(patch == 0, patch, patch * gain + offset)  # background stays background
+    moved = (points - centre) @ np.linalg.inv(transform.matrix).T + middle
+    return patch, moved

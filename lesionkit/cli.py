@@ -1,0 +1,378 @@
+"""The command line: `lesionkit demo | simulate | train | predict | detect | evaluate`.
+
+Exit codes: 0 done, 1 our fault, 2 the input or the arguments, 130 interrupted. Heavy libraries load inside the
+commands, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import click
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lesionkit.checkpoints import Checkpoint
+    from lesionkit.metrics import CasePoints, ScoreTable
+    from lesionkit.pipeline import CaseResult
+    from lesionkit.volume import Volume
+
+app = typer.Typer(
+    help="Find lesions in brain MRI by heatmap regression from point annotations. Not a medical device.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+errors = Console(stderr=True)
+
+
+class Kind(StrEnum):
+    """Kinds of simulated lesions."""
+
+    gad = "gad"
+    flair = "flair"
+
+
+class Preset(StrEnum):
+    """Named training settings."""
+
+    cpu = "cpu"
+    gad = "gad"
+    flair = "flair"
+    paper = "paper"
+
+
+Output = Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; made if missing.")]
+CheckpointOption = Annotated[str, typer.Option("--checkpoint", "-c", help="`gad`, `flair`, or a .safetensors file.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    try:
+        result = app([a for a in arguments if a != "--debug"], standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        errors.print("lesionkit: interrupted", style="yellow")
+        return 130
+    except (ValueError, OSError) as error:
+        if debug:
+            raise
+        errors.print(f"lesionkit: {error}", style="red", markup=False, highlight=False)
+        return 2
+    except Exception as error:
+        if debug:
+            raise
+        errors.print(
+            f"lesionkit: internal error: {type(error).__name__}: {error} (--debug shows where)",
+            style="red",
+            markup=False,
+        )
+        return 1
+
+
+@app.command()
+def demo(output: Output = Path("demo_output")) -> None:
+    """Find the lesions of the two sample cases and show the results."""
+    from lesionkit import gaussian_heatmap
+    from lesionkit.checkpoints import load_checkpoint
+    from lesionkit.io import read_points
+    from lesionkit.samples import sample
+
+    for kind in Kind:
+        cohort, case = sample(kind.value)
+        assert case.points is not None
+        truth = read_points(case.points)
+        checkpoint = load_checkpoint(kind.value)
+        console.rule(f"{kind.value}: {' + '.join(cohort.channels)}")
+        images = _read_images(case.images)
+        points = images[0].to_voxel(truth[["x", "y", "z"]].to_numpy(dtype=float))
+        label = gaussian_heatmap(points, images[0].shape, checkpoint.card.sigma)
+        console.print(f"{len(truth)} points -> the target heatmap that a network learns; its sum is {label.sum():.2f}")
+        result = _detect_with_progress(checkpoint, images, kind.value)
+        _print_lesions(result, truth)
+        _write(result, output, f"sample_{kind.value}", truth)
+
+
+@app.command()
+def simulate(
+    output: Output,
+    kind: Annotated[
+        Kind, typer.Option(help="gad: enhancing lesions on T1; flair: bright lesions on FLAIR.")
+    ] = Kind.gad,
+    n: Annotated[int, typer.Option("--n", min=1, help="Number of patients.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same cohort.")] = 0,
+    jobs: Annotated[int, typer.Option(help="Processes; -1: one a core.")] = -1,
+) -> None:
+    """Simulate a cohort with known lesions (BIDS: images, masks, points, splits)."""
+    from lesionkit.cohorts import simulate_cohort
+    from lesionkit.simulate import SimulationConfig
+
+    with _progress() as bar:
+        task = bar.add_task(f"{kind.value} cohort", total=n)
+        cohort = simulate_cohort(
+            SimulationConfig.preset(kind.value),
+            n,
+            output,
+            seed=seed,
+            jobs=jobs,
+            progress=lambda done: bar.update(task, completed=done),
+        )
+    shares = ", ".join(f"{len(cohort.split(name))} {name}" for name in ("train", "validation", "test"))
+    console.print(f"{len(cohort)} cases in {output} ({shares})")
+
+
+@app.command()
+def train(
+    cohort: Annotated[Path, typer.Argument(help="BIDS cohort with points, as `lesionkit simulate` writes it.")],
+    output: Output,
+    preset: Annotated[
+        Preset, typer.Option(help="gad, flair: recipes of the shipped checkpoints; paper: the paper's size.")
+    ] = Preset.cpu,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last completed validation.")] = False,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps, instead of the preset's.")] = None,
+    sigma: Annotated[float | None, typer.Option(help="Sigma of the label in voxels, instead of the preset's.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed, instead of the preset's.")] = None,
+) -> None:
+    """Train a detector on points; keeps the best network by validation F1."""
+    from dataclasses import replace
+
+    from lesionkit.checkpoints import load_checkpoint
+    from lesionkit.io import read_cohort
+    from lesionkit.training import TrainConfig
+    from lesionkit.training import train as run
+
+    config = TrainConfig.preset(preset.value)
+    changes = {"steps": steps, "sigma": sigma, "seed": seed}
+    config = replace(config, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
+    path = run(read_cohort(cohort), output, config, resume=resume, progress=console.is_terminal)
+    card = load_checkpoint(path).card
+    scores = ", ".join(f"{name} {value:.3f}" for name, value in card.training["validation"].items())
+    console.print(f"{path}: validation {scores}; threshold {card.threshold:.3f}")
+
+
+@app.command()
+def predict(
+    images: Annotated[
+        list[Path], typer.Argument(help="NIfTI images: the channels of a case one after another, case by case.")
+    ],
+    output: Output,
+    checkpoint: CheckpointOption = "flair",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+) -> None:
+    """Predict heatmaps only: `<name>_heatmap.nii.gz` in the space of the image."""
+    from lesionkit.checkpoints import load_checkpoint
+    from lesionkit.io import write_volume
+
+    network = load_checkpoint(checkpoint)
+    for name, paths in _cases(images, network):
+        result = _detect_with_progress(network, _read_images(paths), name, device=device)
+        output.mkdir(parents=True, exist_ok=True)
+        path = output / f"{name}_heatmap.nii.gz"
+        write_volume(path, result.heatmap_as_given())
+        console.print(f"{path}", highlight=False)
+
+
+@app.command()
+def detect(
+    images: Annotated[
+        list[Path], typer.Argument(help="NIfTI images: the channels of a case one after another, case by case.")
+    ],
+    output: Output = Path("lesions"),
+    checkpoint: CheckpointOption = "flair",
+    threshold: Annotated[
+        float | None, typer.Option(min=0, help="Smallest alpha of a lesion, instead of the checkpoint's.")
+    ] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="True points (TSV, x y z in mm RAS+) of the one case: scores are printed.")
+    ] = None,
+    max_distance: Annotated[float, typer.Option(min=0, help="Gate of the matching with the truth, mm.")] = 6.0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+) -> None:
+    """Find the lesions of images: heatmap (NIfTI), lesions (TSV) and an interactive report (HTML) for each case."""
+    from lesionkit.checkpoints import load_checkpoint
+    from lesionkit.io import read_points
+
+    network = load_checkpoint(checkpoint)
+    cases = _cases(images, network)
+    if truth is not None and len(cases) > 1:
+        raise ValueError(f"--truth goes with one case, got {len(cases)}; use `lesionkit evaluate` for a cohort")
+    points = None if truth is None else read_points(truth)
+    for name, paths in cases:
+        result = _detect_with_progress(network, _read_images(paths), name, threshold=threshold, device=device)
+        _print_lesions(result, points, max_distance)
+        _write(result, output, name, points, max_distance)
+
+
+@app.command()
+def evaluate(
+    cohort: Annotated[Path, typer.Argument(help="BIDS cohort with points.")],
+    output: Output = Path("evaluation"),
+    checkpoint: CheckpointOption = "gad",
+    split: Annotated[str, typer.Option(help="Split that is scored.")] = "test",
+    max_distance: Annotated[float, typer.Option(min=0, help="Gate of the matching, mm.")] = 6.0,
+    baselines: Annotated[bool, typer.Option(help="Also score CC and the learning-free Laplacian of Gaussian.")] = True,
+) -> None:
+    """Score a checkpoint on a cohort: precision, recall, F1, recall by size. Thresholds come from validation only."""
+    from lesionkit.checkpoints import load_checkpoint
+    from lesionkit.evaluation import METHODS, evaluate_cohort
+    from lesionkit.io import read_cohort
+    from lesionkit.metrics import score_points
+
+    network = load_checkpoint(checkpoint)
+    data = read_cohort(cohort)
+    with _progress() as bar:
+        task = bar.add_task("cases", total=None)
+        found = evaluate_cohort(
+            network, data, split=split, max_distance=max_distance, baselines=baselines,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )  # fmt: skip
+    output.mkdir(parents=True, exist_ok=True)
+    rows: dict[str, ScoreTable] = {}
+    for method, (cases, threshold) in found.items():
+        rows[f"{METHODS[method]} (threshold {threshold:.3g})"] = score_points(
+            cases, threshold, max_distance=max_distance
+        )
+    _print_scores(rows, f"{data.folder.name}: {split}, {len(data.split(split))} cases, gate {max_distance:g} mm")
+    _write_scores(rows, found, output)
+    console.print(f"{output / 'scores.tsv'}", highlight=False)
+
+
+def _cases(images: Sequence[Path], network: Checkpoint) -> list[tuple[str, tuple[Path, ...]]]:
+    """Group image paths into cases, and name each after its first image."""
+    channels = network.card.channels
+    if len(images) % len(channels):
+        raise ValueError(
+            f"checkpoint {network.name} wants {len(channels)} images a case, in this order: {', '.join(channels)}; "
+            f"got {len(images)}"
+        )
+    groups = [tuple(images[i : i + len(channels)]) for i in range(0, len(images), len(channels))]
+    names = [group[0].name.removesuffix(".gz").removesuffix(".nii") for group in groups]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two images are called {name}; run them one at a time, or into folders of their own")
+    return list(zip(names, groups, strict=True))
+
+
+def _read_images(paths: Sequence[Path]) -> list[Volume]:
+    from lesionkit.io import check_same_grid, read_volume
+
+    volumes = [read_volume(path) for path in paths]
+    for path, volume in zip(paths[1:], volumes[1:], strict=True):
+        check_same_grid(volumes[0], volume, (str(paths[0]), str(path)))
+    return volumes
+
+
+def _detect_with_progress(
+    network: Checkpoint, images: Sequence[Volume], name: str, *, threshold: float | None = None, device: str = "cpu"
+) -> CaseResult:
+    from lesionkit.pipeline import detect_lesions
+
+    with _progress() as bar:
+        task = bar.add_task(name, total=1.0)
+        return detect_lesions(
+            network, images, threshold=threshold, device=device, progress=lambda part: bar.update(task, completed=part)
+        )
+
+
+def _write(result: CaseResult, output: Path, name: str, truth: pd.DataFrame | None, max_distance: float = 6.0) -> None:
+    from lesionkit.pipeline import write_result
+
+    for path in write_result(result, output, name, truth=truth, max_distance_mm=max_distance).values():
+        console.print(f"{path}", highlight=False)
+
+
+def _print_lesions(result: CaseResult, truth: pd.DataFrame | None, max_distance: float = 6.0, most: int = 20) -> None:
+    lesions = result.lesions()
+    scored = None if truth is None else result.case_points(truth)
+    nearest = _distance_to_truth(scored, result.threshold, max_distance) if scored is not None else {}
+    table = Table(title=f"{len(lesions)} lesions with alpha >= {result.threshold:.3f}")
+    for column in ("", "x mm", "y mm", "z mm", "alpha", *(["true lesion at"] if scored is not None else [])):
+        table.add_column(column, justify="right")
+    for number, row in lesions.head(most).iterrows():
+        place = [f"{row[name]:.1f}" for name in ("x", "y", "z")]
+        match = [nearest.get(int(str(number)), "-")] if scored is not None else []
+        table.add_row(str(int(str(number)) + 1), *place, f"{row['alpha']:.2f}", *match)
+    console.print(table)
+    if len(lesions) > most:
+        console.print(f"and {len(lesions) - most} more in the table that is written")
+    if scored is not None:
+        from lesionkit.metrics import score_points
+
+        _print_scores(
+            {"this case": score_points([scored], result.threshold, max_distance=max_distance)},
+            f"gate {max_distance:g} mm",
+        )
+
+
+def _distance_to_truth(case: CasePoints, threshold: float, max_distance: float) -> dict[int, str]:
+    """Row of a lesion -> distance to the true lesion it is matched with (rows run by falling alpha)."""
+    matching = case.match(threshold, max_distance=max_distance)
+    return {int(p): f"{d:.1f} mm" for (p, _), d in zip(matching.pairs, matching.distances, strict=True)}
+
+
+def _print_scores(rows: dict[str, ScoreTable], title: str) -> None:
+    table = Table(title=title)
+    for column in ("", "F1", "precision", "recall", "small", "medium", "large", "TP", "FP", "FN"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, scores in rows.items():
+        pooled = scores.pooled
+        sizes = [f"{s.recall:.3f} ({s.n_found}/{s.n_true})" if s.n_true else "-" for s in scores.by_size.values()]
+        rates = [f"{value:.3f}" for value in (pooled.f1, pooled.precision, pooled.recall)]
+        table.add_row(name, *rates, *sizes, *(str(c) for c in (pooled.tp, pooled.fp, pooled.fn)))
+    console.print(table)
+
+
+def _write_scores(rows: dict[str, ScoreTable], found: dict[str, tuple[list[CasePoints], float]], output: Path) -> None:
+    """Write the scores of each method, and every candidate of each case."""
+    import pandas as pd
+
+    from lesionkit.io import atomic_path
+
+    scores = pd.concat({name: table.to_frame() for name, table in rows.items()}, names=["method"])
+    candidates = pd.concat(
+        [
+            pd.DataFrame(case.predicted, columns=["x", "y", "z"]).assign(
+                method=method, subject=case.subject, score=case.score
+            )
+            for method, (cases, _) in found.items()
+            for case in cases
+        ]
+    )
+    for name, frame, index in (("scores.tsv", scores, True), ("candidates.tsv", candidates, False)):
+        with atomic_path(output / name) as temporary:
+            frame.to_csv(temporary, sep="\t", index=index, float_format="%.4f")
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=errors, transient=True) as bar:
+        yield bar
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""Score a network on a cohort, beside connected components and a detector that learns nothing.
+
+In: a `Checkpoint` and a cohort with points. Out: for each method the candidates of every case and the threshold
+that was chosen on the validation split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from lesionkit.baseline import log_candidates
+from lesionkit.checkpoints import Checkpoint
+from lesionkit.components import ComponentConfig, detect_components
+from lesionkit.detection import detect
+from lesionkit.inference import fit_config, predict_array
+from lesionkit.io import Cohort, DataError
+from lesionkit.metrics import CasePoints, choose_threshold, score_points
+from lesionkit.training import LoadedCase, load_case
+
+METHODS = {"fit": "Gaussian fit", "cc": "connected components", "log": "Laplacian of Gaussian, no learning"}
+"""Ways from images to candidates, and how tables call them."""
+
+TAUS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+"""Binarisation thresholds tried for connected components, in units of the peak of a label Gaussian."""
+
+
+def evaluate_cohort(
+    checkpoint: Checkpoint,
+    cohort: Cohort,
+    *,
+    split: str = "test",
+    max_distance: float = 6.0,
+    baselines: bool = True,
+    device: str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, tuple[list[CasePoints], float]]:
+    """Find the candidates of every case of a split, and the threshold of each method.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        The network; its own threshold, chosen on its validation cases, is used for the Gaussian fit.
+    cohort : Cohort
+        Of the checkpoint's channels and spacing.
+    split : str
+        The split that is scored.
+    max_distance : float
+        Gate of the matching, mm.
+    baselines : bool
+        Also run connected components and the Laplacian of Gaussian, with thresholds chosen on the cohort's validation
+        split.
+    device : str
+        A torch device.
+    progress : callable, optional
+        Called with the number of cases done and of all.
+
+    Returns
+    -------
+    dict
+        Method (a key of `METHODS`) -> candidates by case, threshold.
+
+    Raises
+    ------
+    DataError
+        If the split is empty, or the cohort does not fit the checkpoint.
+    """
+    if cohort.channels != checkpoint.card.channels:
+        raise DataError(
+            f"{cohort.folder}: has channels {', '.join(cohort.channels)}; checkpoint {checkpoint.name} wants "
+            f"{', '.join(checkpoint.card.channels)}"
+        )
+    scored = cohort.split(split)
+    if not scored:
+        raise DataError(f"{cohort.folder}: the {split} split has no case")
+    tuned = cohort.split("validation") if baselines else []
+    total = len(scored) + len(tuned)
+    found: dict[str, list[CasePoints]] = {}
+    components: list[list[CasePoints]] = [[] for _ in TAUS]
+    validation: dict[str, list[CasePoints]] = {"log": []}
+    validated: list[list[CasePoints]] = [[] for _ in TAUS]
+    for done, entry in enumerate((*tuned, *scored), start=1):
+        case = load_case(entry)
+        if not np.allclose(case.spacing, checkpoint.card.spacing, rtol=0.05):
+            raise DataError(
+                f"{entry.images[0]}: has voxels of {case.spacing} mm; checkpoint {checkpoint.name} was trained at "
+                f"{checkpoint.card.spacing} mm. Resample the cohort"
+            )
+        heatmap = _heatmap(checkpoint, case, device)
+        is_tuning = done <= len(tuned)
+        if not is_tuning:
+            lesions = detect(heatmap * np.float32(checkpoint.card.scale), fit_config(checkpoint.card.sigma))
+            found.setdefault("fit", []).append(_points(case, lesions.mu, lesions.alpha))
+        if baselines:
+            for tau, group in zip(TAUS, validated if is_tuning else components, strict=True):
+                parts = detect_components(heatmap, ComponentConfig(threshold=tau))
+                group.append(_points(case, parts.points, parts.score))
+            blobs = log_candidates(case.image.float().numpy(), case.mask)
+            (validation if is_tuning else found).setdefault("log", []).append(_points(case, blobs.points, blobs.score))
+        if progress is not None:
+            progress(done, total)
+    results = {"fit": (found["fit"], checkpoint.card.threshold)}
+    if baselines:
+        f1 = [
+            float(np.nan_to_num(score_points(group, tau, max_distance=max_distance).pooled.f1))
+            for tau, group in zip(TAUS, validated, strict=True)
+        ]
+        best = int(np.argmax(f1))
+        results["cc"] = (components[best], TAUS[best])
+        results["log"] = (found["log"], choose_threshold(validation["log"], max_distance=max_distance))
+    return results
+
+
+def _heatmap(checkpoint: Checkpoint, case: LoadedCase, device: str) -> np.ndarray:
+    """Predict in units of the network's output, where a certain lesion peaks near 1."""
+    image: torch.Tensor = case.image
+    return predict_array(checkpoint.model, image, case.mask, window=checkpoint.card.window, device=device)
+
+
+def _points(case: LoadedCase, voxels: np.ndarray, score: np.ndarray) -> CasePoints:
+    """Candidates in mm beside the truth."""
+    return CasePoints(
+        predicted=voxels @ case.affine[:3, :3].T + case.affine[:3, 3],
+        score=score,
+        true=case.points_mm,
+        sizes=case.sizes,
+        subject=case.subject,
+        split=case.split,
+    )

@@ -1,0 +1,167 @@
+"""A network and the images of a case -> the predicted heatmap.
+
+In: `Volume`s and a `Checkpoint`. Out: a heatmap `Volume` on the network's own grid, in mass a voxel, on which detection
+runs; `lesionkit.io.write_volume` puts it back into the space of the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from itertools import product
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from lesionkit.checkpoints import Card, Checkpoint
+from lesionkit.detection import FitConfig
+from lesionkit.model import UNet
+from lesionkit.preprocessing import prepare
+from lesionkit.volume import Volume, resample
+
+
+@cache
+def fast_bf16() -> bool:
+    """Tell whether this CPU multiplies bfloat16 natively; elsewhere it would be slower than float32."""
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # torch has no public question
+    return any(bool(getattr(torch.cpu, name)()) for name in probes if hasattr(torch.cpu, name))
+
+
+def predict(
+    checkpoint: Checkpoint,
+    images: Sequence[Volume],
+    *,
+    device: str = "cpu",
+    progress: Callable[[float], None] | None = None,
+) -> Volume:
+    """Predict the heatmap of a case.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        The network; its card says which images it wants.
+    images : sequence of Volume
+        One volume a channel, in the card's order, on one grid, in any intensity units.
+    device : str
+        A torch device.
+    progress : callable, optional
+        Called with the fraction done.
+
+    Returns
+    -------
+    Volume
+        The heatmap at the network's spacing, mass a voxel: its Gaussians have the card's sigma. 0 outside the brain.
+
+    Raises
+    ------
+    ValueError
+        If there are more or fewer images than channels, or their grids differ.
+    """
+    card = checkpoint.card
+    if len(images) != len(card.channels):
+        raise ValueError(
+            f"checkpoint {checkpoint.name} wants {len(card.channels)} image(s): {', '.join(card.channels)}; "
+            f"got {len(images)}"
+        )
+    on_grid = at_spacing(images, card)
+    data, mask = prepare(on_grid)
+    heatmap = predict_array(
+        checkpoint.model, torch.from_numpy(data), mask, window=card.window, device=device, progress=progress
+    )
+    return on_grid[0].with_data(heatmap * np.float32(card.scale))
+
+
+def at_spacing(images: Sequence[Volume], card: Card) -> list[Volume]:
+    """Resample images to the spacing that a network was trained at; those within 2 % stay as they are."""
+    return [
+        image if np.allclose(image.spacing, card.spacing, rtol=0.02) else resample(image, card.spacing)
+        for image in images
+    ]
+
+
+def fit_config(sigma: float | tuple[float, ...]) -> FitConfig:
+    """Return the settings of detection that training chooses the threshold with, and that must be used with it."""
+    return FitConfig(sigma=sigma, min_alpha=0.05, max_lesions=400)
+
+
+def predict_array(
+    model: UNet,
+    image: Float[Tensor, "channels i j k"],
+    mask: Bool[np.ndarray, "i j k"],
+    *,
+    window: int = 96,
+    overlap: float = 0.25,
+    device: str = "cpu",
+    progress: Callable[[float], None] | None = None,
+) -> Float[np.ndarray, "i j k"]:
+    """Slide a window over a normalised image and blend the network's outputs.
+
+    Parameters
+    ----------
+    model : UNet
+        In the state in which it is wanted (evaluation, or training mode for MC dropout).
+    image : (channels, i, j, k) tensor
+        Normalised channels.
+    mask : (i, j, k) array of bool
+        The brain; windows without any of it are skipped, and the result is 0 outside.
+    window : int
+        Edge of the window, voxels; images that fit are done in one piece.
+    overlap : float
+        Share of a window that the next one repeats; outputs are blended with weights that fall towards the edges.
+    device : str
+        A torch device.
+    progress : callable, optional
+        Called with the fraction done.
+
+    Returns
+    -------
+    heatmap : (i, j, k) array of float32
+        In the units of the network's output.
+    """
+    shape = image.shape[1:]
+    total = torch.zeros(shape)
+    weight = torch.zeros(shape)
+    boxes = [box for box in _windows(mask, window, overlap) if mask[box].any()]
+    on_cpu = device == "cpu"
+    with (
+        torch.inference_mode(),
+        torch.autocast("cpu" if on_cpu else device.split(":")[0], torch.bfloat16, enabled=not on_cpu or fast_bf16()),
+    ):
+        for done, box in enumerate(boxes, start=1):
+            part = image[(slice(None), *box)][None].float().to(device)
+            output = model(part)[0, 0].float().cpu()
+            ramps = [_ramp(n, overlap) for n in output.shape]
+            blend = ramps[0][:, None, None] * ramps[1][:, None] * ramps[2]
+            total[box] += blend * output
+            weight[box] += blend
+            if progress is not None:
+                progress(done / len(boxes))
+    heatmap = (total / weight.clamp_min(1e-12)).numpy()
+    return np.where(mask, heatmap, 0).astype(np.float32)
+
+
+def _ramp(n: int, overlap: float) -> Tensor:
+    """Blending weight along an axis: 1 in the middle, falling over the part that windows share."""
+    edge = max(int(n * overlap), 1)
+    distance = torch.minimum(torch.arange(n), torch.arange(n).flip(0)).float() + 1
+    return torch.clamp(distance / edge, max=1.0)
+
+
+def _windows(mask: Bool[np.ndarray, "i j k"], window: int, overlap: float) -> Iterator[tuple[slice, slice, slice]]:
+    """Boxes that cover the bounding box of the mask, evenly spaced, overlapping by at least `overlap`."""
+    starts: list[list[tuple[int, int]]] = []
+    for axis, n in enumerate(mask.shape):
+        profile = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+        low, high = (int(profile[0]), int(profile[-1]) + 1) if len(profile) else (0, n)
+        low, high = max(low - 4, 0), min(high + 4, n)
+        length = high - low
+        if length <= window:
+            starts.append([(low, high)])
+            continue
+        count = int(np.ceil((length - window) / (window * (1 - overlap)))) + 1
+        first = np.rint(np.linspace(low, high - window, count)).astype(int)
+        starts.append([(int(s), int(s) + window) for s in first])
+    for i, j, k in product(*starts):
+        yield slice(*i), slice(*j), slice(*k)

@@ -1,0 +1,112 @@
+"""The network: a U-Net from image channels to a heatmap (paper, section 4.1).
+
+In: a batch of normalised images `(n, channels, i, j, k)`. Out: a batch of heatmaps `(n, 1, i, j, k)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+Activation = Literal["exp", "softplus", "linear"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Shape of the U-Net."""
+
+    channels: int = 1
+    """Input images."""
+    levels: int = 5
+    """Resolutions; each halves the last (paper: 5)."""
+    filters: int = 32
+    """Features at full resolution, doubled at each level (paper's configuration: 32)."""
+    max_filters: int = 512
+    """Upper bound of that doubling."""
+    dropout: float = 0.1
+    """Probability of dropping a feature channel, during training and MC dropout."""
+    activation: Activation = "exp"
+    """Output: `exp(x + bias)` (the paper's), `softplus(x + bias)`, or `x`, cut off at 0 when predicting."""
+    bias: float = -4.0
+    """Added before the output activation, so that an untrained network predicts almost nothing (paper's code: -4)."""
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        for name in ("channels", "levels", "filters", "max_filters"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+        if self.activation not in ("exp", "softplus", "linear"):
+            raise ValueError(f"activation must be 'exp', 'softplus' or 'linear', got {self.activation!r}")
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Features of each level, full resolution first."""
+        return tuple(min(self.filters * 2**level, self.max_filters) for level in range(self.levels))
+
+
+class ConvBlock(nn.Sequential):
+    """Twice: 3x3x3 convolution, instance norm, leaky ReLU; then channel dropout."""
+
+    def __init__(self, n_in: int, n_out: int, dropout: float) -> None:
+        layers: list[nn.Module] = []
+        for n in (n_in, n_out):
+            layers += [
+                nn.Conv3d(n, n_out, kernel_size=3, padding=1, bias=False),  # the norm has the bias
+                nn.InstanceNorm3d(n_out, affine=True),
+                nn.LeakyReLU(0.01),
+            ]
+        super().__init__(*layers, nn.Dropout3d(dropout))
+
+
+class UNet(nn.Module):
+    """The heatmap regressor.
+
+    Parameters
+    ----------
+    config : ModelConfig
+        Shape of the network.
+
+    Notes
+    -----
+    Sizes that do not divide by `2 ** (levels - 1)` are padded with zeros at the far end and cropped again.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = config.widths
+        inputs = (config.channels, *widths[:-1])
+        self.encoder = nn.ModuleList(ConvBlock(a, b, config.dropout) for a, b in zip(inputs, widths, strict=True))
+        pairs = list(zip(widths[1:], widths[:-1], strict=True))
+        self.up = nn.ModuleList(nn.ConvTranspose3d(deep, fine, kernel_size=2, stride=2) for deep, fine in pairs)
+        self.decoder = nn.ModuleList(ConvBlock(2 * fine, fine, config.dropout) for _, fine in pairs)
+        self.head = nn.Conv3d(widths[0], 1, kernel_size=1)
+
+    def forward(self, images: Float[Tensor, "n channels i j k"]) -> Float[Tensor, "n 1 i j k"]:
+        """Return the heatmap in the units of the label that the network was trained on."""
+        size = images.shape[2:]
+        multiple = 2 ** (self.config.levels - 1)
+        padding = [(-n) % multiple for n in size]
+        features = functional.pad(images, (0, padding[2], 0, padding[1], 0, padding[0])) if any(padding) else images
+        skips: list[Tensor] = []
+        for level, block in enumerate(self.encoder):
+            features = block(features if level == 0 else functional.max_pool3d(features, 2))
+            skips.append(features)
+        for level in reversed(range(len(self.up))):
+            features = self.decoder[level](torch.cat([skips[level], self.up[level](features)], dim=1))
+        return self.activate(self.head(features)[:, :, : size[0], : size[1], : size[2]].float())
+
+    def activate(self, x: Tensor) -> Tensor:
+        """Map the last layer's values to a heatmap."""
+        if self.config.activation == "exp":
+            return torch.exp(torch.clamp(x + self.config.bias, max=5.0))  # bound: one bad batch must not overflow
+        if self.config.activation == "softplus":
+            return functional.softplus(x + self.config.bias)
+        return x if self.training else torch.clamp(x, min=0)

@@ -1,0 +1,152 @@
+"""The main job on one case: images -> heatmap -> lesions -> files and a page to look at.
+
+In: `Volume`s and a `Checkpoint`. Out: a `CaseResult`, and with `write_result` the heatmap (NIfTI), the lesions (TSV)
+and the report (HTML).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lesionkit.checkpoints import Checkpoint
+from lesionkit.detection import Detections, detect
+from lesionkit.inference import at_spacing, fit_config, predict
+from lesionkit.io import atomic_path, write_points, write_volume
+from lesionkit.metrics import CasePoints
+from lesionkit.report import render_report
+from lesionkit.volume import Volume, resample_to
+
+
+@dataclass(frozen=True, eq=False)
+class CaseResult:
+    """What was found in one case."""
+
+    source: Volume
+    """The first image as it was given."""
+    image: Volume
+    """The first image on the network's grid."""
+    heatmap: Volume
+    """Predicted heatmap on that grid, mass a voxel."""
+    detections: Detections
+    """All candidates, voxel indices of that grid."""
+    threshold: float
+    """Smallest alpha of a lesion."""
+    checkpoint: str
+    """Name of the network."""
+
+    def candidates(self) -> pd.DataFrame:
+        """Return all candidates, the highest first: `x y z` (mm, RAS+), `i j k` (voxel of the image), `alpha`..."""
+        frame = self.detections.to_frame(self.heatmap.affine)
+        frame[["i", "j", "k"]] = self.source.to_voxel(frame[["x", "y", "z"]].to_numpy(dtype=float).reshape(-1, 3))
+        frame = frame.drop(columns=["i_se", "j_se", "k_se"])
+        return frame.sort_values("alpha", ascending=False, kind="stable", ignore_index=True)
+
+    def lesions(self) -> pd.DataFrame:
+        """Return the candidates whose alpha reaches the threshold (paper, section 3.2, step 5)."""
+        frame = self.candidates()
+        return frame[frame["alpha"] >= self.threshold].reset_index(drop=True)
+
+    def heatmap_as_given(self) -> Volume:
+        """Return the heatmap on the grid of the image as it was given, with its mass kept."""
+        if self.heatmap.same_grid(self.source):
+            return self.heatmap
+        moved = resample_to(self.heatmap, self.source.shape, self.source.affine)
+        per_voxel = self.source.voxel_mm3 / self.heatmap.voxel_mm3
+        return self.source.with_data(np.asarray(moved.data * per_voxel, dtype=np.float32))
+
+    def case_points(self, truth: pd.DataFrame, subject: str = "", split: str = "") -> CasePoints:
+        """Return candidates and truth in mm, as the metrics want them."""
+        frame = self.candidates()
+        sizes = truth["size_vox"] if "size_vox" in truth else pd.Series(np.nan, index=truth.index)
+        return CasePoints(
+            predicted=frame[["x", "y", "z"]].to_numpy(dtype=float),
+            score=frame["alpha"].to_numpy(dtype=float),
+            true=truth[["x", "y", "z"]].to_numpy(dtype=float),
+            sizes=sizes.to_numpy(dtype=float),
+            subject=subject,
+            split=split,
+        )
+
+
+def detect_lesions(
+    checkpoint: Checkpoint,
+    images: Sequence[Volume],
+    *,
+    threshold: float | None = None,
+    device: str = "cpu",
+    progress: Callable[[float], None] | None = None,
+) -> CaseResult:
+    """Find the lesions of a case (paper, section 3.2).
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        The network; its card gives sigma and the threshold.
+    images : sequence of Volume
+        One volume a channel, in the card's order.
+    threshold : float, optional
+        Smallest alpha of a lesion, instead of the card's.
+    device : str
+        A torch device.
+    progress : callable, optional
+        Called with the fraction of the prediction done.
+
+    Returns
+    -------
+    CaseResult
+
+    Raises
+    ------
+    ValueError
+        If the images do not fit the network or one another.
+    """
+    card = checkpoint.card
+    if threshold is not None and not threshold >= 0:
+        raise ValueError(f"threshold must be 0 or more, got {threshold}")
+    heatmap = predict(checkpoint, images, device=device, progress=progress)
+    return CaseResult(
+        source=images[0],
+        image=at_spacing(images[:1], card)[0],
+        heatmap=heatmap,
+        detections=detect(heatmap.data, fit_config(card.sigma)),
+        threshold=card.threshold if threshold is None else threshold,
+        checkpoint=checkpoint.name,
+    )
+
+
+def write_result(
+    result: CaseResult,
+    folder: str | Path,
+    name: str,
+    *,
+    truth: pd.DataFrame | None = None,
+    max_distance_mm: float = 6.0,
+) -> dict[str, Path]:
+    """Write `<name>_heatmap.nii.gz`, `<name>_lesions.tsv` and `<name>_report.html`; return their paths."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {part: folder / f"{name}_{part}" for part in ("heatmap.nii.gz", "lesions.tsv", "report.html")}
+    lesions = result.lesions()
+    spacing = " x ".join(f"{s:g}" for s in result.heatmap.spacing)
+    sigma = " x ".join(f"{s:g}" for s in sorted(set(result.detections.sigma)))
+    facts = {
+        "checkpoint": result.checkpoint,
+        "lesions": f"{len(lesions)} with alpha of {result.threshold:.3f} or more",
+        "expected count": f"{lesions['alpha'].clip(0, 1).sum():.1f} (sum of their alphas)",
+        "grid": f"{' x '.join(map(str, result.heatmap.shape))} voxels of {spacing} mm; sigma {sigma} voxels",
+    }
+    shown = result.candidates()[["x", "y", "z", "i", "j", "k", "alpha", "alpha_se", "explained"]]
+    page = render_report(
+        result.image, result.heatmap, shown, truth=truth, threshold=result.threshold, title=name, facts=facts,
+        max_distance_mm=max_distance_mm,
+    )  # fmt: skip
+    write_volume(files["heatmap.nii.gz"], result.heatmap_as_given())
+    write_points(files["lesions.tsv"], lesions)
+    with atomic_path(files["report.html"]) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return files

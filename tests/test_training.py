@@ -1,0 +1,213 @@
+"""From a simulated cohort to a trained checkpoint and its scores: the whole chain, small."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lesionkit.baseline import log_candidates
+from lesionkit.checkpoints import Card, load_checkpoint, save_checkpoint
+from lesionkit.cohorts import simulate_cohort
+from lesionkit.evaluation import METHODS, evaluate_cohort
+from lesionkit.inference import fast_bf16, predict
+from lesionkit.io import DataError, read_cohort, read_volume
+from lesionkit.metrics import score_points
+from lesionkit.model import ModelConfig, UNet
+from lesionkit.simulate import SimulationConfig
+from lesionkit.training import HeatmapRegressor, PatchDataset, TrainConfig, load_case, train
+from lesionkit.volume import Volume
+
+EASY = SimulationConfig(
+    kind="gad", spacing=4.0, lesions=(5.0, 0.2), contrast=(25, 30), lookalikes=0.0, clustered=0.0, confluent=0.0
+)
+TINY = TrainConfig(
+    model=ModelConfig(levels=2, filters=8, dropout=0.0),
+    patch=(16, 16, 16),
+    window=24,
+    batch_size=4,
+    steps=120,
+    validate_every=60,
+    learning_rate=1e-2,
+    workers=0,
+)
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    return simulate_cohort(EASY, 10, tmp_path_factory.mktemp("cohort"), seed=1)
+
+
+@pytest.fixture(scope="module")
+def trained(cohort, tmp_path_factory):
+    return train(cohort, tmp_path_factory.mktemp("run"), TINY, progress=False)
+
+
+def test_a_short_training_finds_easy_lesions(cohort, trained):
+    network = load_checkpoint(trained)
+    assert network.card.channels == ("ce-gad_T1w", "T1w")
+    assert network.card.sigma == TINY.sigma
+    assert network.card.spacing == pytest.approx((4, 4, 4))
+    assert network.card.training["config"]["steps"] == 120
+    found = evaluate_cohort(network, cohort, split="test", max_distance=12)
+    assert set(found) == set(METHODS)
+    scores = {
+        name: score_points(cases, threshold, max_distance=12).pooled for name, (cases, threshold) in found.items()
+    }
+    assert scores["fit"].f1 > 0.6
+    assert scores["cc"].f1 > 0.5
+    assert (trained.parent / "history.csv").read_text().count("\n") == 3
+
+
+def test_training_is_repeatable(cohort, tmp_path):
+    config = replace(TINY, steps=6, validate_every=3)
+    one, two = (load_checkpoint(train(cohort, tmp_path / name, config, progress=False)) for name in "ab")
+    for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_resuming_goes_on_where_it_stopped(cohort, tmp_path):
+    config = replace(TINY, steps=8, validate_every=4)
+    whole = load_checkpoint(train(cohort, tmp_path / "whole", config, progress=False))
+    train(cohort, tmp_path / "parts", replace(config, steps=4), progress=False)
+    assert (tmp_path / "parts" / "working" / "last.ckpt").is_file()
+    resumed = load_checkpoint(train(cohort, tmp_path / "parts", config, resume=True, progress=False))
+    assert resumed.card.training["step"] in (4, 8)
+    assert whole.card.training["config"] == resumed.card.training["config"]
+
+
+def test_samples_depend_on_seed_and_index_alone(cohort):
+    cases = [load_case(case) for case in cohort.split("train")]
+    early, late = (PatchDataset(cases, TINY, start=start, length=8) for start in (0, 5))
+    for a, b in zip(early[6], late[1], strict=True):
+        assert torch.equal(a, b)
+    other = PatchDataset(cases, replace(TINY, seed=1), start=0, length=8)
+    assert not torch.equal(early[0][0], other[0][0])
+
+
+def test_label_of_a_patch_peaks_near_one_on_a_lesion(cohort):
+    cases = [load_case(case) for case in cohort.split("train")]
+    dataset = PatchDataset(cases, replace(TINY, lesion_share=1.0), start=0, length=30)
+    peaks = [float(dataset[i][1].max()) for i in range(30)]
+    assert 0.5 < np.median(peaks) < 1.3
+
+
+def test_loss_is_the_squared_error_summed_over_the_brain():
+    module = HeatmapRegressor(TINY)
+    module.log_dict = lambda *_, **__: None
+    module.model.forward = lambda image: torch.full_like(image[:, :1], 0.5)
+    image, label = torch.ones(2, 1, 4, 4, 4), torch.zeros(2, 1, 4, 4, 4)
+    mask = torch.zeros(2, 1, 4, 4, 4, dtype=torch.bool)
+    mask[:, :, :2] = True
+    assert float(module.training_step((image, label, mask), 0)) == pytest.approx(0.25 * 32)
+
+
+def test_non_finite_loss_stops_the_training():
+    module = HeatmapRegressor(TINY)
+    module.model.forward = lambda image: torch.full_like(image[:, :1], torch.nan)
+    batch = (torch.ones(1, 1, 4, 4, 4), torch.zeros(1, 1, 4, 4, 4), torch.ones(1, 1, 4, 4, 4, dtype=torch.bool))
+    with pytest.raises(FloatingPointError, match="nan"):
+        module.training_step(batch, 0)
+
+
+@pytest.mark.parametrize("name", ["cpu", "gad", "flair", "paper"])
+def test_presets_are_valid(name):
+    assert TrainConfig.preset(name).steps > 0
+
+
+def test_wrong_training_settings_are_named():
+    with pytest.raises(ValueError, match="sigma must be positive"):
+        TrainConfig(sigma=0)
+    with pytest.raises(ValueError, match="lesion_share"):
+        TrainConfig(lesion_share=1.5)
+    with pytest.raises(ValueError, match="preset must be"):
+        TrainConfig.preset("gpu")
+
+
+def test_a_cohort_without_lesions_is_refused(tmp_path):
+    cohort = simulate_cohort(EASY, 2, tmp_path, seed=3)  # two patients: no validation split
+    with pytest.raises(DataError, match="validation split has no lesion"):
+        train(cohort, tmp_path / "run", TINY, progress=False)
+
+
+def test_heatmap_lies_on_the_network_s_grid_and_in_its_units(cohort, trained):
+    network = load_checkpoint(trained)
+    images = [read_volume(path) for path in cohort[0].images]
+    heatmap = predict(network, images)
+    assert heatmap.shape == images[0].shape
+    assert (heatmap.data[images[0].data == 0] == 0).mean() > 0.99
+    with pytest.raises(ValueError, match="wants 2 image"):
+        predict(network, images[:1])
+
+
+def test_an_image_of_another_spacing_is_resampled(cohort, trained):
+    network = load_checkpoint(trained)
+    images = [read_volume(path) for path in cohort[0].images]
+    fine = [Volume(np.repeat(v.data, 2, axis=2), v.affine @ np.diag([1, 1, 0.5, 1])) for v in images]
+    assert predict(network, fine).spacing == pytest.approx((4, 4, 4))
+
+
+def test_checkpoint_survives_the_round_trip(tmp_path):
+    torch.manual_seed(0)
+    model = UNet(ModelConfig(channels=1, levels=2, filters=4)).eval()
+    card = Card(
+        kind="flair", channels=("FLAIR",), spacing=(1.0, 1.0, 1.0), sigma=1.5, threshold=0.3, training={"a": [1]}
+    )
+    save_checkpoint(tmp_path / "m.safetensors", model, card, half=False)
+    loaded = load_checkpoint(tmp_path / "m.safetensors")
+    assert loaded.card == card
+    image = torch.randn(1, 1, 8, 8, 8)
+    with torch.inference_mode():
+        assert torch.equal(loaded.model(image), model(image))
+
+
+def test_checkpoints_that_could_run_code_are_refused(tmp_path):
+    class Harmful:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "harm"), "w"))
+
+    for name in ("m.pt", "m.safetensors"):
+        (tmp_path / name).write_bytes(pickle.dumps(Harmful()))
+        with pytest.raises(DataError, match="not a safetensors file"):
+            load_checkpoint(tmp_path / name)
+    torch.save({"weights": torch.zeros(2)}, tmp_path / "t.pt")
+    with pytest.raises(DataError, match="not a safetensors file"):
+        load_checkpoint(tmp_path / "t.pt")
+    assert not (tmp_path / "harm").exists()
+
+
+def test_other_safetensors_and_missing_files_are_refused(tmp_path):
+    save_file({"w": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(DataError, match="not a checkpoint of lesionkit"):
+        load_checkpoint(tmp_path / "other.safetensors")
+    header = {"format": "1", "model": json.dumps({"channels": 1, "widgets": 3}), "card": "{}"}
+    save_file({"w": torch.zeros(2)}, tmp_path / "wrong.safetensors", metadata=header)
+    with pytest.raises(DataError, match="not a checkpoint of lesionkit"):
+        load_checkpoint(tmp_path / "wrong.safetensors")
+    with pytest.raises(DataError, match="no such checkpoint"):
+        load_checkpoint(tmp_path / "none.safetensors")
+
+
+def test_evaluation_refuses_a_cohort_of_other_channels(cohort, trained):
+    network = load_checkpoint(trained)
+    other = replace(network.card, channels=("FLAIR",))
+    with pytest.raises(DataError, match="has channels ce-gad_T1w, T1w"):
+        evaluate_cohort(type(network)(network.model, other, "x"), cohort)
+    assert read_cohort(cohort.folder).cases == cohort.cases
+
+
+def test_laplacian_of_gaussian_finds_a_bright_blob():
+    grid = np.stack(np.meshgrid(*[np.arange(24)] * 3, indexing="ij"))
+    blob = np.exp(-0.5 * (((grid - np.array([9, 12, 14])[:, None, None, None]) / 1.5) ** 2).sum(0))
+    found = log_candidates(blob[None], np.ones(blob.shape, bool))
+    assert found.points[0].tolist() == [9, 12, 14]
+    assert (np.diff(found.score) <= 0).all()
+
+
+def test_bf16_is_a_plain_answer():
+    assert fast_bf16() in (True, False)
