@@ -122,8 +122,7 @@ def simulate(
     jobs: Annotated[int, typer.Option(help="Processes; -1: one a core.")] = -1,
 ) -> None:
     """Simulate a cohort with known lesions (BIDS: images, masks, points, splits)."""
-    from lesionkit.cohorts import simulate_cohort
-    from lesionkit.simulate import SimulationConfig
+    from lesionkit.simulate import SimulationConfig, simulate_cohort
 
     with _progress() as bar:
         task = bar.add_task(f"{kind.value} cohort", total=n)

@@ -1,6 +1,7 @@
-"""Make `data_samples/`: one simulated case a kind, outside every training cohort, with truth and predicted heatmap.
+"""Make `data_samples/`: one simulated case a kind with truth and prediction, and the gallery of peaks.
 
-Run from the repository: `python scripts/build_samples.py`. The same code gives the same files.
+Run from the repository: `python scripts/build_samples.py`. The same code gives the same files;
+the cases are outside every training cohort.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from lesionkit.io import (
     write_volume,
 )
 from lesionkit.pipeline import detect_lesions
-from lesionkit.simulate import CHANNELS, SimulatedCase, SimulationConfig, simulate_case
+from lesionkit.simulate import CHANNELS, SimulatedCase, SimulationConfig, gallery, simulate_case
+from lesionkit.volume import Volume
 
 SEED = 20220918
 LESIONS = {"gad": (5, 8), "flair": (25, 50)}
@@ -40,6 +42,12 @@ def draw(kind: str) -> SimulatedCase:
 def main() -> None:
     """Write the samples."""
     root = Path(__file__).parents[1] / "data_samples"
+    for name, scene in gallery().items():
+        # steps of 1e-5 of the mass: far below the noise, and the files stay small
+        volume = Volume(np.round(scene.heatmap, 5).astype(np.float32), np.eye(4))
+        write_volume(root / "gallery" / f"{name}_heatmap.nii.gz", volume)
+        table = pd.DataFrame(scene.points, columns=["x", "y", "z"]).assign(alpha=scene.alpha)
+        write_points(root / "gallery" / f"{name}_points.tsv", table)
     for kind, channels in CHANNELS.items():
         case, folder = draw(kind), root / kind
         paths = case_layout(folder, "sub-01", channels, split="test")

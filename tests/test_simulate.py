@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from lesionkit import points_from_mask
-from lesionkit.cohorts import draw_splits, simulate_cohort
 from lesionkit.io import DataError, read_points, read_volume
-from lesionkit.simulate import CHANNELS, SimulationConfig, simulate_case
+from lesionkit.simulate import CHANNELS, SimulationConfig, draw_splits, simulate_case, simulate_cohort
 
 QUICK = {kind: SimulationConfig(kind=kind, spacing=3.0, lesions=(5.0, 0.3)) for kind in CHANNELS}
 

@@ -20,8 +20,8 @@ import pandas as pd
 from jaxtyping import Float, Int
 from scipy import ndimage
 
-from lesionkit.anatomy import Anatomy, acquire, draw_anatomy, shifted, smooth_noise
 from lesionkit.labels import points_from_mask
+from lesionkit.simulate.anatomy import Anatomy, acquire, draw_anatomy, shifted, smooth_noise
 from lesionkit.volume import Volume
 
 Kind = Literal["gad", "flair"]

@@ -21,7 +21,7 @@ from lesionkit.io import (
     write_points,
     write_volume,
 )
-from lesionkit.simulate import CHANNELS, SimulationConfig, simulate_case
+from lesionkit.simulate.cases import CHANNELS, SimulationConfig, simulate_case
 
 SPLIT_SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
 """Shares of the patients (paper, section 4.1)."""
