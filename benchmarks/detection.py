@@ -14,7 +14,6 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -22,21 +21,12 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np  # noqa: E402
 
+from benchmarks.timing import Row  # noqa: E402
 from lesionkit.detection import Detections, FitConfig, detect, estimate_sigma  # noqa: E402
 from lesionkit.labels import gaussian_heatmap  # noqa: E402
 
 PEAK = (2.0 * np.pi) ** -1.5
 """Height of a lesion of mass 1 and sigma 1."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table."""
-
-    what: str
-    target: str
-    measured: str
-    met: bool | None = None
 
 
 # ---------------------------------------------------------------------- scenes
@@ -176,9 +166,7 @@ def peers(heatmap: np.ndarray, threshold: float) -> Iterator[tuple[str, Callable
         trackpy.quiet()
 
         def locate() -> np.ndarray:
-            table = trackpy.locate(
-                heatmap, diameter=7, minmass=0, threshold=threshold, engine="python", preprocess=False
-            )
+            table = trackpy.locate(heatmap, diameter=7, minmass=0.1, engine="python", preprocess=False)
             return table[["z", "y", "x"]].to_numpy()
 
         yield "trackpy locate(7)", locate
@@ -250,7 +238,7 @@ def peer_rows(quick: bool) -> Iterator[Row]:
     missing = []
     for name, call in peers(heatmap, threshold):
         if isinstance(call, str):
-            missing.append(Row(name, "-", call))
+            missing.append(Row(name, "-", call, None))
         else:
             calls[name] = call
     with warnings.catch_warnings():
@@ -267,7 +255,7 @@ def peer_rows(quick: bool) -> Iterator[Row]:
         )
         ratio = cost[name] / cost["detect"]
         if name == "detect":
-            yield Row("20 peaks, 64x192x192: lesionkit", "-", f"{cost[name] / 1e3:.2f} ms, {accuracy}")
+            yield Row("20 peaks, 64x192x192: lesionkit", "-", f"{cost[name] / 1e3:.2f} ms, {accuracy}", None)
         else:
             target = targets.get(name)
             wanted = f"{target:g}x faster" if target else "-"
@@ -445,6 +433,12 @@ SECTIONS = {
 }
 
 
+def rows(*, quick: bool = False) -> Iterator[Row]:
+    """Yield all rows of the table."""
+    for section in SECTIONS.values():
+        yield from section(quick)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Print the table; the exit code says nothing about the targets."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.detection", description=__doc__.splitlines()[0])
@@ -454,7 +448,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{'':4} {'what':62} {'target':20} measured")
     for name in options.only:
         for row in SECTIONS[name](options.quick):
-            mark = {True: "ok", False: "MISS", None: ""}[row.met]
+            mark = {True: "ok", False: "MISS", None: ""}[row.reached]
             print(f"{mark:4} {row.what:62} {row.target:20} {row.measured}", flush=True)
     return 0
 

@@ -13,13 +13,12 @@ from safetensors.torch import save_file
 
 from lesionkit.baseline import log_candidates
 from lesionkit.checkpoints import Card, load_checkpoint, save_checkpoint
-from lesionkit.cohorts import simulate_cohort
 from lesionkit.evaluation import METHODS, evaluate_cohort
 from lesionkit.inference import fast_bf16, predict
 from lesionkit.io import DataError, read_cohort, read_volume
 from lesionkit.metrics import score_points
 from lesionkit.model import ModelConfig, UNet
-from lesionkit.simulate import SimulationConfig
+from lesionkit.simulate import SimulationConfig, simulate_cohort
 from lesionkit.training import HeatmapRegressor, PatchDataset, TrainConfig, load_case, train
 from lesionkit.volume import Volume
 

@@ -1,0 +1,336 @@
+"""The maxima of a heatmap under subtraction: one streaming read, then only the voxels that can still be a maximum.
+
+What is subtracted is never negative, so a residual never exceeds the map: a voxel at or below the level that ends the
+search can be forgotten at once. The few that remain are kept as a list with their residual values; the map itself is
+neither copied nor changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int, Num
+
+Array = np.ndarray
+CHUNK = 4096
+"""Voxels a maximum is taken over: long enough for one vector loop, short enough to skip most of the map afterwards."""
+PART = 512 * CHUNK
+"""Voxels read at a time, so that a second look at signed maps does not read a file twice."""
+DIRECT = 8000
+"""Up to this many pairs of voxel and Gaussian it is quicker to take them all than to find the close ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """A 2-D or 3-D map seen as three axes in the order of its memory; axes of length 1 carry no position."""
+
+    view: Num[Array, "a b c"]
+    """The map without a copy; missing axes have length 1."""
+    sigma: Float[Array, " 3"]
+    """Standard deviation along the view's axes; ``inf`` where there is no position."""
+    axes: tuple[int, ...]
+    """Axis of the map behind each of the view's axes, -1 for a missing one."""
+    shape: tuple[int, ...]
+    """Shape of the map."""
+
+    @classmethod
+    def of(cls, heatmap: Num[Array, " ..."], sigma: Float[Array, " ndim"]) -> Layout:
+        """Order the axes by stride, so that a Fortran-ordered map (as nibabel gives) is read in its own order."""
+        free = [a for a in range(heatmap.ndim) if heatmap.shape[a] != 1]
+        free.sort(key=lambda a: -abs(heatmap.strides[a]))
+        axes = {0: [-1, -1, -1], 1: [*free, -1, -1], 2: [*free[:1], -1, *free[1:]], 3: free}[len(free)]
+        flat = heatmap.transpose([a for a in range(heatmap.ndim) if heatmap.shape[a] == 1] + free)
+        view = flat.reshape([1 if a < 0 else heatmap.shape[a] for a in axes])
+        widths = np.array([np.inf if a < 0 else sigma[a] for a in axes])
+        return cls(view=view, sigma=widths, axes=tuple(axes), shape=heatmap.shape)
+
+    def point(self, mu: Float[Array, "... 3"]) -> Float[Array, "... ndim"]:
+        """Points in the map's axis order; 0 along axes of length 1."""
+        if self.axes == (0, 1, 2):
+            return mu
+        out = np.zeros((*mu.shape[:-1], len(self.shape)))
+        for i, axis in enumerate(self.axes):
+            if axis >= 0:
+                out[..., axis] = mu[..., i]
+        return out
+
+    def voxels(self, indices: Int[Array, "k 3"]) -> list[tuple[int, ...]]:
+        """Return indices of the view in the map's axis order."""
+        if self.axes == (0, 1, 2):
+            return list(map(tuple, indices.tolist()))
+        out = np.zeros((len(indices), len(self.shape)), int)
+        for i, axis in enumerate(self.axes):
+            if axis >= 0:
+                out[:, axis] = indices[:, i]
+        return list(map(tuple, out.tolist()))
+
+    def boxes(self, lower: Int[Array, "k 3"], upper: Int[Array, "k 3"]) -> list[tuple[slice, ...]]:
+        """Return boxes of the view as slices in the map's axis order."""
+        first, last = lower.tolist(), upper.tolist()
+        places = [self.axes.index(a) if a in self.axes else -1 for a in range(len(self.shape))]
+        full = slice(0, 1)
+        return [tuple(full if p < 0 else slice(f[p], t[p]) for p in places) for f, t in zip(first, last, strict=True)]
+
+    def covariance(self, matrix: Float[Array, "... 3 3"]) -> Float[Array, "... ndim ndim"]:
+        """Return a covariance of the view's axes in the map's; uniform over the voxel (1/12) along axes of length 1."""
+        if self.axes == (0, 1, 2):
+            return matrix
+        out = np.zeros((*matrix.shape[:-2], len(self.shape), len(self.shape)))
+        out[..., np.arange(len(self.shape)), np.arange(len(self.shape))] = 1.0 / 12.0
+        for i, a in enumerate(self.axes):
+            for j, b in enumerate(self.axes):
+                if a >= 0 and b >= 0:
+                    out[..., a, b] = matrix[..., i, j]
+        return out
+
+
+def _runs(view: Num[Array, "a b c"]) -> Iterator[tuple[int, Num[Array, " n"]]]:
+    """Yield ``(offset, flat part)`` of the map: all of it where memory allows, else slab by slab."""
+    if view.flags.c_contiguous and view.dtype.isnative and view.dtype != np.float16:
+        yield 0, view.reshape(-1)
+        return
+    plane = view.shape[1] * view.shape[2]
+    step = max(1, (1 << 18) // max(plane, 1))
+    for z in range(0, view.shape[0], step):
+        slab = view[z : z + step]
+        wanted = np.float32 if slab.dtype == np.float16 else slab.dtype.newbyteorder("=")
+        yield z * plane, np.ascontiguousarray(slab, dtype=wanted).reshape(-1)
+
+
+def _chunk_maxima(flat: Num[Array, " n"]) -> Num[Array, " m"]:
+    whole = flat.size // CHUNK * CHUNK
+    top = flat[:whole].reshape(-1, CHUNK).max(1)
+    return np.append(top, flat[whole:].max()) if whole < flat.size else top
+
+
+def _finite_maxima(flat: Num[Array, " n"]) -> Num[Array, " m"]:
+    """Maximum of each chunk; NaN where the chunk holds NaN or an infinity.
+
+    The bit patterns of floats that are not negative grow with their value, and NaN, infinities and negative numbers lie
+    above them: one unsigned maximum finds them all, and a map without negative voxels is read only once.
+    """
+    if flat.dtype.kind != "f":
+        return _chunk_maxima(flat)
+    bits = np.dtype(f"u{flat.dtype.itemsize}")
+    infinity = np.array(np.inf, flat.dtype).view(bits)
+    minus_infinity = np.array(-np.inf, flat.dtype).view(bits)
+    parts = [np.zeros(0, flat.dtype)]
+    for first in range(0, flat.size, PART):
+        part = flat[first : first + PART]
+        highest = _chunk_maxima(part.view(bits))
+        worst = highest.max()
+        if worst < infinity:
+            parts.append(highest.view(flat.dtype))
+            continue
+        top = _chunk_maxima(part)
+        bad = (highest >= minus_infinity) | ~np.isfinite(top)
+        parts.append(np.where(bad, np.array(np.nan, flat.dtype), top) if bad.any() else top)
+    return np.concatenate(parts)
+
+
+class Maxima:
+    """The voxels of a map above `floor`, and what is left of them while Gaussians are subtracted.
+
+    Parameters
+    ----------
+    view : (a, b, c) array
+        The map; not changed.
+    floor : float
+        Voxels at or below it are never returned.
+
+    Raises
+    ------
+    FloatingPointError
+        If a voxel is NaN or infinite.
+    """
+
+    def __init__(self, view: Num[Array, "a b c"], floor: float) -> None:
+        self.view = view
+        self.floor = floor
+        self.capacity = max(CHUNK, view.size // 32)
+        tops = []
+        self._offsets: list[int] = []
+        for offset, flat in _runs(view):
+            top = _finite_maxima(flat)
+            tops.append(top.astype(float))
+            self._offsets.append(offset)
+        self._tops = tops
+        self.top = max((float(t.max()) for t in tops if t.size), default=-np.inf)
+        if any(np.isnan(t).any() for t in tops):
+            raise FloatingPointError
+        self.level = np.inf
+        self.truncated = False
+        self.flat = np.zeros(0, np.int64)
+        self.residual = np.zeros(0)
+        self.index = np.zeros((3, 0), np.int64)
+
+    def descend(self) -> bool:
+        """Lower the level and collect the voxels above it; False when there is no lower level to go to."""
+        if self.truncated or self.level <= self.floor or self.top <= self.floor:
+            return False
+        bottom = self.floor if not np.isfinite(self.level) else max(self.floor, 0.5 * self.level)
+        found = self._above(bottom)
+        while found is None:  # too many: look at the bright ones first
+            bottom = max(float(np.sqrt(bottom) * np.sqrt(min(self.top, self.level))), bottom)
+            if bottom >= 0.97 * min(self.top, self.level):
+                found = self._above(bottom if bottom < min(self.top, self.level) else self.floor, truncate=True)
+                self.truncated = True
+            else:
+                found = self._above(bottom)
+        self.level = bottom
+        self.flat, self.residual = found
+        self.index = np.array(np.unravel_index(self.flat, self.view.shape))
+        return True
+
+    def _above(self, level: float, truncate: bool = False) -> tuple[Int[Array, " n"], Float[Array, " n"]] | None:
+        where: list[Int[Array, " n"]] = []
+        values: list[Num[Array, " n"]] = []
+        count = 0
+        for (offset, flat), top in zip(_runs(self.view), self._tops, strict=True):
+            chosen = np.flatnonzero(top > level)
+            batch = max(4, min(64, top.size // 16))  # of which copies are made
+            for first in range(0, chosen.size, batch):
+                part = chosen[first : first + batch]
+                at, value = _voxels_above(flat, part, level)
+                count += at.size
+                where.append(at + offset)
+                values.append(value)
+                if count > self.capacity:
+                    if not truncate:
+                        return None
+                    break
+        if not where:
+            return np.zeros(0, np.int64), np.zeros(0)
+        limit = self.capacity if truncate else None
+        return np.concatenate(where)[:limit], np.concatenate(values)[:limit].astype(float)
+
+    def highest(self) -> int:
+        """Return the number of the highest remaining voxel, -1 if none is above the level."""
+        if not self.residual.size:
+            return -1
+        k = int(self.residual.argmax())
+        return k if self.residual[k] > self.level else -1
+
+    def add(
+        self,
+        mu: Float[Array, "m 3"],
+        amplitude: Float[Array, " m"],
+        inverse: Float[Array, " 3"],
+        reach: Int[Array, " 3"],
+    ) -> None:
+        """Add Gaussians to the residual, within `reach` planes and rows of their centres; `inverse` is 1 / sigma."""
+        if len(mu) * self.flat.size <= DIRECT:
+            all_offsets = (self.index[:, None] - mu.T[:, :, None]) * inverse[:, None, None]
+            all_offsets *= all_offsets
+            self.residual += amplitude @ np.exp(-0.5 * all_offsets.sum(0))
+            return
+        start, count = self._runs_within(np.rint(mu).astype(np.int64), reach)
+        total = int(count.sum())
+        if not total:
+            return
+        # the numbers of the voxels in all these runs, one after the other, and the Gaussian that each belongs to
+        runs = count.reshape(-1)
+        where = np.arange(total) + np.repeat(start.reshape(-1) - (np.cumsum(runs) - runs), runs)
+        which = np.repeat(np.arange(len(mu)), count.sum(1))
+        offset = (self.index[:, where] - mu.T[:, which]) * inverse[:, None]
+        offset *= offset
+        values = np.exp(-0.5 * offset.sum(0)) * amplitude[which]
+        if len(mu) == 1:
+            self.residual[where] += values
+        else:
+            self.residual += np.bincount(where, values, self.residual.size)
+
+    def _runs_within(
+        self, middle: Int[Array, "m 3"], reach: Int[Array, " 3"]
+    ) -> tuple[Int[Array, "m r"], Int[Array, "m r"]]:
+        """Return starts and lengths of the runs of the list that hold the voxels near each centre.
+
+        A run is all rows of one plane, or one row where there are many voxels in each.
+        """
+        nz, ny, nx = self.view.shape
+        z = middle[:, :1] + np.arange(-reach[0], reach[0] + 1)
+        rows = np.clip(middle[:, 1:2] + (-reach[1], reach[1] + 1), 0, ny)
+        if self.flat.size > 2 * nz * ny and nx > 1:
+            y = middle[:, 1:2] + np.arange(-reach[1], reach[1] + 1)
+            columns = np.clip(middle[:, 2:] + (-reach[2], reach[2] + 1), 0, nx)[:, None, None]
+            inside = ((z >= 0) & (z < nz))[:, :, None] & ((y >= 0) & (y < ny))[:, None, :]
+            line = (z[:, :, None] * ny + y[:, None, :]) * nx
+            first, last = (line + columns[..., 0]).reshape(len(z), -1), (line + columns[..., 1]).reshape(len(z), -1)
+            inside = inside.reshape(len(z), -1)
+        else:
+            inside = (z >= 0) & (z < nz)
+            first, last = (z * ny + rows[:, :1]) * nx, (z * ny + rows[:, 1:]) * nx
+        start = self.flat.searchsorted(first)
+        return start, np.where(inside, self.flat.searchsorted(last) - start, 0)
+
+    def discard_box(self, lower: Int[Array, " 3"], upper: Int[Array, " 3"]) -> None:
+        """Never return the voxels ``lower <= index < upper`` again."""
+        inside = ((self.index >= lower[:, None]) & (self.index < upper[:, None])).all(0)
+        self.residual[inside] = -np.inf
+
+    def peaks(self) -> Int[Array, " m"]:
+        """Return the numbers of the remaining voxels that no neighbour along an axis exceeds in the map."""
+        alive = np.isfinite(self.residual)
+        neighbours = self.flat[1:] == self.flat[:-1] + 1  # along the last axis they are next to each other in the list
+        rising = self.residual[1:] > self.residual[:-1]
+        alive[:-1] &= ~(neighbours & rising)
+        alive[1:] &= ~(neighbours & ~rising)
+        numbers = np.flatnonzero(alive)
+        for axis in (0, 1):
+            for shift in (-1, 1):
+                at = list(self.index[:, numbers])
+                at[axis] = np.clip(at[axis] + shift, 0, self.view.shape[axis] - 1)
+                numbers = numbers[self.view[tuple(at)] <= self.residual[numbers]]
+        return numbers
+
+
+def _voxels_above(
+    flat: Num[Array, " n"], chunks: Int[Array, " m"], level: float
+) -> tuple[Int[Array, " k"], Num[Array, " k"]]:
+    """Return flat indices, ascending, and values of the voxels above `level` in the given chunks."""
+    n_whole = flat.size // CHUNK
+    whole = chunks[chunks < n_whole]
+    block = flat[: n_whole * CHUNK].reshape(-1, CHUNK)[whole]
+    inner = np.flatnonzero(block.reshape(-1) > level)
+    at = whole[inner // CHUNK] * CHUNK + inner % CHUNK
+    if whole.size < chunks.size:
+        tail = flat[n_whole * CHUNK :]
+        at = np.concatenate([at, np.flatnonzero(tail > level) + n_whole * CHUNK])
+    return at, flat[at]
+
+
+def first_not_finite(heatmap: Num[Array, " ..."]) -> tuple[int, ...]:
+    """Return the first index, in C order, that holds NaN or an infinity."""
+    for i in range(heatmap.shape[0]):
+        bad = ~np.isfinite(heatmap[i])
+        if bad.any():
+            return (i, *(int(j) for j in np.unravel_index(int(bad.argmax()), bad.shape)))
+    raise ValueError("every voxel is finite")
+
+
+def as_heatmap(heatmap: Num[Array, "..."]) -> Num[Array, "..."]:
+    """Return the map as an array of a type that the search reads, without a copy where it can.
+
+    Raises
+    ------
+    TypeError
+        If it does not hold real numbers.
+    ValueError
+        If it is not 2-D or 3-D.
+    """
+    if not isinstance(heatmap, np.ndarray):
+        heatmap = np.asarray(heatmap)
+    if heatmap.dtype.kind not in "fiub":
+        raise TypeError(f"heatmap must hold real numbers, got dtype {heatmap.dtype}")
+    if heatmap.ndim not in (2, 3):
+        raise ValueError(f"heatmap must be 2-D or 3-D, got shape {heatmap.shape}")
+    if heatmap.dtype.kind == "b":
+        return heatmap.view(np.uint8)
+    if heatmap.dtype.itemsize > 8:
+        return heatmap.astype(np.float64)
+    return heatmap

@@ -1,0 +1,117 @@
+"""Detection in every map of a cohort, in parallel: processes on one machine, or a Dask cluster."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lesionkit.detection.records import Detections, FitConfig
+
+if TYPE_CHECKING:
+    from jaxtyping import Num
+
+    Loader = Callable[[], Num[np.ndarray, "..."]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedCase:
+    """A map of a cohort whose detection raised an error."""
+
+    number: int
+    """Its place in the input."""
+    error: str
+    """Type and message of the error."""
+    traceback: str = field(repr=False)
+    """Where it was raised."""
+
+
+def detect_many(
+    heatmaps: Iterable[Num[np.ndarray, "..."] | Loader],
+    config: FitConfig | None = None,
+    *,
+    n_jobs: int = -1,
+    scheduler: Any = None,
+    progress: bool = True,
+) -> list[Detections | FailedCase]:
+    """Detect in every map of a cohort, in parallel.
+
+    Parameters
+    ----------
+    heatmaps : iterable of arrays, or of functions that load one
+        A function is called where the work is done, so that no map is sent; it must be importable or picklable.
+    config : FitConfig, optional
+        Settings; the defaults if None.
+    n_jobs : int
+        Processes on this machine (joblib's meaning: -1 is one per core, 1 stays in this process).
+    scheduler : str or distributed.Client, optional
+        Address of a Dask scheduler: the work is done there and `n_jobs` has no meaning.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    list of Detections or FailedCase
+        In the order of the input. A map that cannot be done is reported here and in the log ``lesionkit.detection``;
+        the others go on.
+    """
+    config = config or FitConfig()
+    sources = list(heatmaps)
+    if scheduler is not None:
+        finished = _on_dask(sources, config, scheduler)
+    elif n_jobs == 1 or not sources:
+        finished = (_detect_case(i, source, config) for i, source in enumerate(sources))
+    else:
+        from joblib import Parallel, delayed
+
+        work = (delayed(_detect_case)(i, source, config) for i, source in enumerate(sources))
+        finished = Parallel(n_jobs=n_jobs, return_as="generator_unordered")(work)
+    results: list[Detections | FailedCase | None] = [None] * len(sources)
+    for i, result in _with_progress(finished, len(sources), progress):
+        if isinstance(result, FailedCase):
+            logging.getLogger("lesionkit.detection").warning("map %d failed: %s", i, result.error)
+            results[i] = result
+        else:
+            results[i] = replace(result, heatmap=sources[i])
+    return [result for result in results if result is not None]
+
+
+def _detect_case(number: int, source: Any, config: FitConfig) -> tuple[int, Detections | FailedCase]:
+    from lesionkit.detection.search import detect  # which offers detect_many to its users
+
+    try:
+        result = detect(source() if callable(source) else source, config)
+    except Exception as error:  # one bad case must not end a cohort; it is returned as a result
+        text = f"{type(error).__name__}: {error}"
+        return number, FailedCase(number=number, error=text, traceback=traceback.format_exc())
+    return number, replace(result, heatmap=np.zeros((0,) * result.mu.shape[1]))  # the map is not sent back
+
+
+def _on_dask(sources: list[Any], config: FitConfig, scheduler: Any) -> Iterator[tuple[int, Detections | FailedCase]]:
+    from distributed import Client, as_completed
+
+    client: Any = Client(scheduler) if isinstance(scheduler, str) else scheduler  # type: ignore[no-untyped-call]
+    try:
+        futures = [client.submit(_detect_case, i, source, config, pure=False) for i, source in enumerate(sources)]
+        place = {future.key: i for i, future in enumerate(futures)}
+        for future in as_completed(futures):  # type: ignore[no-untyped-call]
+            if future.status == "finished":
+                yield future.result()
+            else:  # the worker died
+                text = f"{type(future.exception()).__name__}: {future.exception()}"
+                yield place[future.key], FailedCase(number=place[future.key], error=text, traceback="")
+    finally:
+        if isinstance(scheduler, str):
+            client.close()
+
+
+def _with_progress(results: Iterable[Any], total: int, progress: bool) -> Iterable[Any]:
+    if not progress:
+        return results
+    from rich.progress import track
+
+    return track(results, total=total, description="Detecting")

@@ -1,0 +1,416 @@
+"""Fit-and-subtract: a predicted heatmap in, lesions with existence probabilities out (paper, section 3.2).
+
+The loop finds the highest voxel, fits ``alpha * N(mu, sigma)`` in a small window around it, subtracts it, and repeats.
+In ``joint`` mode every new lesion is then refitted together with the kept lesions that it overlaps, on the original
+map; ``paper`` mode is the same loop without that. Maps are 2-D or 3-D arrays; points are float voxel indices in their
+axis order; sigma is a standard deviation in voxels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import compress
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lesionkit.detection.candidates import Candidate, Field
+from lesionkit.detection.kept import Kept
+from lesionkit.detection.maxima import Maxima, as_heatmap
+from lesionkit.detection.records import Detections, FitConfig, FitStep, Refit, Status
+from lesionkit.detection.width import estimate_sigma
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int, Num
+
+Array = np.ndarray
+
+DEFAULT = FitConfig()
+PREFETCH = 64
+"""Most windows fitted in one batch ahead of need."""
+MOST_SEEDS = 1024
+"""Most maxima considered for that."""
+FEW = 64
+"""With no more voxels than this in the list there is nothing to look ahead to."""
+LEVELS = 3
+"""Batches made ahead of need, each on what the one before will leave."""
+MOST_PLATEAUS = 20
+"""Plateaus after which a map is not worth searching on."""
+
+
+def fit_steps(heatmap: Num[np.ndarray, " ..."], config: FitConfig | None = None) -> Iterator[FitStep]:
+    """Yield one fitted candidate at a time, the highest maximum first.
+
+    Parameters
+    ----------
+    heatmap : 2-D or 3-D array
+        Predicted map, any real dtype, any memory layout; never changed.
+    config : FitConfig, optional
+        Settings; the defaults if None.
+
+    Yields
+    ------
+    FitStep
+        Records from which :meth:`Detections.replay` rebuilds every moment.
+
+    Raises
+    ------
+    TypeError
+        If the map is not an array of real numbers.
+    ValueError
+        If the map is not 2-D or 3-D, or a voxel is NaN or infinite (the message names the first).
+
+    References
+    ----------
+    Paper, section 3.2, steps 1 to 4.
+    """
+    heatmap = as_heatmap(heatmap)
+    config = _with_sigma(heatmap, config or DEFAULT)
+    return _Search(heatmap, config).run()
+
+
+def detect(heatmap: Num[np.ndarray, " ..."], config: FitConfig | None = None) -> Detections:
+    """Run fit-and-subtract to its end.
+
+    Parameters
+    ----------
+    heatmap : 2-D or 3-D array
+        Predicted map, any real dtype, any memory layout; never changed. It is kept by reference in the result, for
+        replays.
+    config : FitConfig, optional
+        Settings; the defaults if None.
+
+    Returns
+    -------
+    Detections
+        Empty where nothing is found.
+
+    Raises
+    ------
+    TypeError
+        If the map is not an array of real numbers.
+    ValueError
+        If the map is not 2-D or 3-D, or a voxel is NaN or infinite (the message names the first).
+
+    References
+    ----------
+    Paper, section 3.2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lesionkit import FitConfig, detect, gaussian_heatmap
+    >>> heatmap = gaussian_heatmap([(10.2, 12.0, 9.6)], (24, 24, 24), sigma=1.0)
+    >>> found = detect(heatmap, FitConfig(sigma=1.0))
+    >>> found.mu.round(2).tolist(), found.alpha.round(2).tolist()
+    ([[10.2, 12.0, 9.6]], [1.0])
+    """
+    heatmap = as_heatmap(heatmap)
+    config = _with_sigma(heatmap, config or DEFAULT)
+    search = _Search(heatmap, config)
+    steps = tuple(search.run())
+    return search.detections(steps)
+
+
+def _with_sigma(heatmap: Num[np.ndarray, "..."], config: FitConfig) -> FitConfig:
+    if config.sigma == "estimate":
+        return replace(config, sigma=estimate_sigma(heatmap, config=config).sigma)
+    config.sigma_per_axis(heatmap.ndim)  # complain about a wrong number of axes before any work
+    return config
+
+
+class _Search:
+    """The state of one search: the kept lesions, the maxima that remain, and fits made before their turn."""
+
+    def __init__(self, heatmap: Num[np.ndarray, "..."], config: FitConfig) -> None:
+        self.config = config
+        self.field = Field(heatmap, config)
+        self.kept = Kept(self.field)
+        self.patience = config.patience if self.field.joint else 0
+        self.discarded: list[tuple[Int[Array, " 3"], Int[Array, " 3"]]] = []
+        self.ahead: dict[int, Candidate] = {}  # by voxel number
+        self.seeds = np.zeros(0, int)
+        self.lead = PREFETCH
+        self.stopped = "floor"
+
+    def run(self) -> Iterator[FitStep]:
+        """Locate, fit, subtract, repeat."""
+        self.maxima: Maxima = self.field.maxima()
+        failures, plateaus, number, most = 0, 0, 0, 2 * self.config.max_lesions + 10
+        while True:
+            if len(self.kept) >= self.config.max_lesions:
+                self.stopped = "max_lesions"
+                return
+            if number >= most:
+                self.stopped = "max_steps"
+                return
+            k = self.maxima.highest()
+            if k < 0:
+                if not self._descend():
+                    self.stopped = "plateau" if self.maxima.truncated else "floor"
+                    return
+                continue
+            if k not in self.ahead or self.ahead[k].needs:
+                self._fit_ahead(k)
+            steps = self._keep_ahead(k, number) or [self._step(k, number)]
+            yield from steps
+            number += len(steps)
+            last = steps[-1]
+            if last.status in ("kept", "merged"):
+                failures = 0
+            elif "plateau" in last.flags:
+                plateaus += 1
+                if plateaus > (MOST_PLATEAUS if self.field.joint else 0):
+                    self.stopped = "plateau"
+                    return
+            else:
+                failures += 1
+                if failures > self.patience:
+                    self.stopped = last.status
+                    return
+
+    def _descend(self) -> bool:
+        """Lower the level of the search; False when it is at the floor."""
+        if not self.maxima.descend():
+            return False
+        if len(self.kept):
+            self._add(self.kept.mu, -self.kept.amplitude)
+        for lower, upper in self.discarded:
+            self.maxima.discard_box(lower, upper)
+        self.ahead.clear()
+        self.seeds = np.zeros(0, int)
+        if self.maxima.flat.size <= FEW:
+            return True
+        seeds = self.maxima.peaks()
+        self.seeds = seeds[np.argsort(-self.maxima.residual[seeds], kind="stable")[:MOST_SEEDS]]
+        return True
+
+    def _add(self, mu: Float[Array, "m 3"], amplitude: Float[Array, " m"]) -> None:
+        self.maxima.add(mu, amplitude, self.field.inverse, self.field.reach)
+
+    def _discard(self, lower: Int[Array, " 3"], upper: Int[Array, " 3"]) -> None:
+        self.discarded.append((lower, upper))
+        self.maxima.discard_box(lower, upper)
+
+    # ------------------------------------------------------------------ one candidate
+    def _step(self, k: int, number: int) -> FitStep:
+        """Take one candidate, whatever becomes of it."""
+        entry = self.ahead.pop(k)
+        voxel = self.maxima.index[:, k]
+        if self.field.joint:
+            centre = voxel
+            for _ in range(3):  # the window follows the peak
+                mu = entry.mu
+                if np.abs(mu - centre).max() <= 1.0 or entry.fits.status[entry.row] == "not_converged":
+                    break
+                nearest = np.rint(mu).astype(int)
+                centre = np.clip(nearest, np.maximum(centre - 2, 0), np.minimum(centre + 2, self.field.shape - 1))
+                fits = self.field.fit(
+                    voxel[None],
+                    self.kept.mu,
+                    self.kept.amplitude,
+                    centres=centre[None],
+                    height=self.maxima.residual[[k]],
+                )
+                entry = Candidate(fits, 0, entry.height)
+        fits, row = entry.fits, entry.row
+        if fits.status[row] == "kept":
+            merged, refits, drops = self._keep(number, entry)
+            if merged or drops:
+                self._discard(voxel, voxel + 1)
+            return self._record(entry, number, "merged" if merged else "kept", refits, drops)
+        if fits.plateau[row]:
+            self._discard(*self.field.plateau(voxel, entry.height))
+        else:
+            self._discard(voxel, voxel + 1)
+        return self._record(entry, number, fits.status[row])
+
+    def _keep(self, number: int, entry: Candidate) -> tuple[bool, tuple[Refit, ...], tuple[int, ...]]:
+        """Subtract a new lesion, after a refit with its neighbours in joint mode; tell whether it was merged."""
+        group = self.kept.linked(entry.mu) if self.field.joint and len(self.kept) else []
+        self.kept.append(number, [entry])
+        if not group:
+            mu = entry.mu[None]
+            self._add(mu, np.array([-entry.amplitude]))
+            self._forget(mu)
+            return False, (), ()
+        mu, amplitude, refits, drops = self.kept.refit([*group, len(self.kept) - 1])
+        self._add(mu, amplitude)
+        self._forget(np.concatenate([mu, entry.mu[None]]))
+        return number in drops, refits, tuple(n for n in drops if n != number)
+
+    def _record(
+        self,
+        entry: Candidate,
+        number: int,
+        status: Status = "kept",
+        refits: tuple[Refit, ...] = (),
+        drops: tuple[int, ...] = (),
+    ) -> FitStep:
+        fits, row = entry.fits, entry.row
+        return FitStep(
+            number=number,
+            voxel=fits.voxel[row],
+            value=entry.height,
+            window=fits.window[row],
+            alpha_window=fits.total[row],
+            mu=fits.point[row],
+            alpha=fits.alpha[row],
+            residual_energy=fits.sse[row],
+            energy=fits.energy[row],
+            iterations=fits.iterations[row],
+            status=status,
+            flags=fits.flags[row],
+            refits=refits,
+            drops=drops,
+        )
+
+    # ------------------------------------------------------------------ many at once
+    def _fit_ahead(self, k: int) -> None:
+        """Fit the window of voxel `k`, and in the same batch those of other maxima that nothing before them will touch.
+
+        A maximum that brighter ones touch is fitted in the next batch, on what these fits will leave: it *needs* them.
+        """
+        residual, ahead = self.maxima.residual, self.ahead
+        ahead.pop(k, None)
+        self.seeds = self.seeds[residual[self.seeds] > self.maxima.level]
+        numbers = [k]
+        if self.lead > 1:
+            seeds = self.seeds[np.argsort(-residual[self.seeds], kind="stable")]
+            numbers += [n for n in seeds[: 2 * self.lead].tolist() if n != k]
+        if len(numbers) == 1:
+            fits = self.field.fit(self.maxima.index[:, numbers].T, self.kept.mu, self.kept.amplitude)
+            ahead[k] = Candidate(fits, 0, fits.height[0])
+            return
+        where = self.maxima.index[:, numbers].T
+        needs: list[list[int]] = [[] for _ in numbers]  # those before it that touch it
+        for i, j in zip(*(a.tolist() for a in np.nonzero(self.field.touching(where, where))), strict=True):
+            if j < i:
+                needs[i].append(j)
+        waiting = [i for i, n in enumerate(numbers) if n not in ahead]
+        for _ in range(LEVELS):
+            ready = [i for i in waiting if all(numbers[j] in ahead for j in needs[i])][: self.lead]
+            if not ready:
+                break
+            under = [[ahead[numbers[j]] for j in needs[i]] for i in ready]
+            if any(under):  # the shoulder of a brighter maximum vanishes with it
+                high = [
+                    self._height(numbers[i], entries) > self.maxima.level
+                    for i, entries in zip(ready, under, strict=True)
+                ]
+                waiting = [i for i in waiting if i not in ready or high[ready.index(i)]]
+                ready, under = list(compress(ready, high)), list(compress(under, high))
+                if not ready:
+                    continue
+            fits = self.field.fit(where[ready], self.kept.mu, self.kept.amplitude, under=under)
+            for row, i in enumerate(ready):
+                if i == 0 or fits.top[row]:  # else what is subtracted moved the maximum to another voxel
+                    ahead[numbers[i]] = Candidate(fits, row, fits.height[row], {numbers[j] for j in needs[i]})
+            waiting = [i for i in waiting if i not in ready]
+
+    def _height(self, n: int, under: list[Candidate]) -> float:
+        """Return the residual that some fits will leave at a voxel."""
+        height = float(self.maxima.residual[n])
+        for entry in under:
+            offset = (self.maxima.index[:, n] - entry.mu) * self.field.inverse
+            height -= entry.amplitude * math.exp(-0.5 * float(offset @ offset))
+        return height
+
+    def _keep_ahead(self, k: int, number: int) -> list[FitStep]:
+        """Keep lesions whose fits are made and touch nothing, as many as come next in any case; possibly none.
+
+        The steps are those of a loop that takes one at a time: only candidates above everything else that is left
+        count.
+        """
+        ahead = self.ahead
+        if not ahead[k].clean:
+            return []
+        chosen = {k: ahead[k]}
+        for n in sorted(ahead, key=lambda n: -ahead[n].height):
+            if len(chosen) + len(self.kept) >= self.config.max_lesions:
+                break
+            entry = ahead[n]
+            if n != k:
+                if not entry.clean or not entry.needs <= chosen.keys():
+                    break
+                chosen[n] = entry
+        taken = list(chosen.values())
+        mu = np.array([entry.mu for entry in taken])
+        if len(taken) > 1 or len(self.kept):
+            n_free = self._n_free(mu, list(chosen), taken)
+            if not n_free:
+                return []
+            taken, mu = taken[:n_free], mu[:n_free]
+        amplitude = np.array([entry.amplitude for entry in taken])
+        self._add(mu, -amplitude)
+        if len(taken) > 1:
+            left = float(self.maxima.residual.max())
+            n_next = max(sum(entry.height >= left for entry in taken), 1)
+            if n_next < len(taken):  # what is left of the others comes before these
+                self._add(mu[n_next:], amplitude[n_next:])
+                taken, mu, amplitude = taken[:n_next], mu[:n_next], amplitude[:n_next]
+        numbers = list(chosen)[: len(taken)]
+        for n in numbers:
+            del ahead[n]
+        if len(numbers) > 1:
+            self.lead = PREFETCH
+        self.kept.append(number, taken)
+        self._forget(mu, numbers)
+        return [self._record(entry, number + i) for i, entry in enumerate(taken)]
+
+    def _n_free(self, mu: Float[Array, "m 3"], numbers: list[int], taken: list[Candidate]) -> int:
+        """Return how many candidates, from the first on, are linked to no lesion and touched by nothing unforeseen."""
+        where = self.maxima.index[:, numbers].T
+        before = np.tri(len(numbers), k=-1, dtype=bool)
+        touching = self.field.touching(where, where) & before
+        blocked = np.zeros(len(numbers), bool)
+        for i in np.flatnonzero(touching.any(1)).tolist():
+            blocked[i] = any(numbers[j] not in taken[i].needs for j in np.flatnonzero(touching[i]).tolist())
+        if self.field.joint:
+            blocked |= (self.field.linked(mu, mu) & before).any(1)
+            if len(self.kept):
+                blocked |= self.field.linked(mu, self.kept.mu).any(1)
+        return int(blocked.argmax()) if blocked.any() else len(numbers)
+
+    def _forget(self, mu: Float[Array, "m 3"], foreseen: list[int] | None = None) -> None:
+        """Drop the fits made ahead that a change at `mu` touches, unless they were made on its result."""
+        if not self.ahead:
+            return
+        numbers = list(self.ahead)
+        where = self.maxima.index[:, numbers].T
+        near = self.field.touching(where, mu)
+        for i in np.flatnonzero(near.any(1)).tolist():
+            needs = self.ahead[numbers[i]].needs
+            if foreseen and all(foreseen[j] in needs for j in np.flatnonzero(near[i]).tolist()):
+                self.ahead[numbers[i]].needs = needs.difference(foreseen)
+            else:
+                del self.ahead[numbers[i]]
+                self.lead = max(self.lead // 2, 1)  # in a crowd looking ahead is in vain
+
+    # ------------------------------------------------------------------ the result
+    def detections(self, steps: tuple[FitStep, ...]) -> Detections:
+        """Collect what was kept."""
+        kept, field = self.kept, self.field
+        flags = [name for name in ("plateau", "saturated") if any(name in step.flags for step in steps)]
+        alpha = kept.amplitude / field.unit
+        if self.config.scale == "mass" and alpha.size and sorted(alpha.tolist())[alpha.size // 2] > 3.0:
+            flags.append("peak_scaled?")
+        ndim = field.heatmap.ndim
+        return Detections(
+            mu=field.layout.point(kept.mu),
+            alpha=alpha,
+            alpha_window=np.array([steps[i].alpha_window for i in kept.found]),
+            covariance=field.layout.covariance(kept.covariance),
+            alpha_se=np.sqrt(kept.variance) / field.unit,
+            explained=kept.explained,
+            lesion_flags=tuple(steps[i].flags for i in kept.found),
+            found=tuple(kept.found),
+            steps=steps,
+            stopped=self.stopped,
+            flags=tuple(flags),
+            sigma=tuple(self.config.sigma_per_axis(ndim).tolist()),
+            config=self.config,
+            heatmap=field.heatmap,
+        )
