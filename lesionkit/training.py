@@ -54,7 +54,7 @@ class TrainConfig:
     """Patches a step."""
     steps: int = 3000
     """Optimiser steps."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.5e-3
     """Highest rate of the one-cycle schedule."""
     weight_decay: float = 1e-5
     """L2 penalty in Adam."""

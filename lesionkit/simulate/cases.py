@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 
 from lesionkit.labels import points_from_mask
@@ -51,7 +51,9 @@ class SimulationConfig:
     """Share of lesions placed close to another one (6 to 14 voxels), as the nearest neighbours of real ones are."""
     confluent: float = 0.1
     """Share of lesions that grow out of another one, so that both become one component."""
-    contrast: tuple[float, float] = (5.0, 16.0)
+    confluences: float = 0.0
+    """Mean number of confluent lesions along the ventricles in a case (Poisson), each of 1500 voxels and more."""
+    contrast: tuple[float, float] = (8.0, 20.0)
     """Range of a lesion's contrast over the noise's standard deviation (CNR), log-uniform."""
     noise: tuple[float, float] = (0.02, 0.045)
     """Range of the noise's standard deviation, as a fraction of white matter's intensity."""
@@ -77,7 +79,7 @@ class SimulationConfig:
         if kind == "flair":
             return cls(
                 kind="flair", spacing=1.0, max_size=1500, lesions=(90.0, 0.6), clustered=0.45, confluent=0.15,
-                contrast=(6.5, 20.0), noise=(0.03, 0.055),
+                confluences=1.0, contrast=(6.5, 20.0), noise=(0.03, 0.055),
             )  # fmt: skip
         return cls(kind=kind)
 
@@ -135,7 +137,7 @@ def _paste(
 
 def _lesion_places(anatomy: Anatomy, kind: Kind) -> Float[np.ndarray, "i j k"]:
     """Density of lesion centres: white matter, more so beside the ventricles and at the cortex' border (MS)."""
-    periventricular = np.exp(-np.maximum(anatomy.ventricle_mm - 2, 0) / (7 if kind == "flair" else 14))
+    periventricular = np.exp(-np.maximum(anatomy.ventricle_mm - 2, 0) / (10 if kind == "flair" else 14))
     juxtacortical = 4 * anatomy.gm * anatomy.wm
     density = anatomy.wm * (0.12 + 1.6 * periventricular + 0.25 * juxtacortical)
     density *= (anatomy.depth > 6) & (anatomy.wm > 0.3) & (anatomy.ventricle_mm > 0.5)
@@ -155,6 +157,10 @@ def _draw_lesions(
     mask = np.zeros(shape, bool)
     cnr = np.zeros(shape, np.float32)
     centres: list[np.ndarray] = []
+    for _ in range(rng.poisson(config.confluences) if config.confluences else 0):
+        body = _confluence(anatomy, rng)
+        mask |= body
+        cnr[body] = np.exp(rng.uniform(*np.log(config.contrast)))
     for _ in range(n):
         size = int(np.exp(np.interp(rng.random(), quantile, np.log(voxels))).round())
         size = int(np.clip(size, config.min_size, config.max_size))
@@ -184,6 +190,21 @@ def _draw_lesions(
             centres.append(centre)
             break
     return mask, cnr
+
+
+def _confluence(anatomy: Anatomy, rng: np.random.Generator) -> Bool[np.ndarray, "i j k"]:
+    """Draw one lesion that spreads through white matter from a place beside the ventricles."""
+    beside = (anatomy.ventricle_mm > 0.5) & (anatomy.ventricle_mm < 4) & (anatomy.wm > 0.5)
+    anchor = _draw_where(beside.astype(np.float32), 1, rng)
+    size = int(np.clip(5000 * np.exp(0.9 * rng.standard_normal()), 1500, 40_000))
+    spacing = float(anatomy.affine[0, 0])
+    offsets = [(np.arange(n) - a) * spacing for n, a in zip(beside.shape, anchor[0], strict=True)]
+    distance = np.sqrt(np.add.outer(np.add.outer(offsets[0] ** 2, offsets[1] ** 2), offsets[2] ** 2)).astype(np.float32)
+    ripple = smooth_noise(beside.shape, 6 / spacing, rng)
+    score = anatomy.ventricle_mm / 5 + distance / 20 + 0.5 * ripple + 3 * (1 - anatomy.wm)
+    score[~anatomy.brain | (anatomy.ventricle_mm < 0.5)] = np.inf
+    labels, _ = ndimage.label(score <= np.partition(score.ravel(), size)[size])
+    return np.asarray(labels == np.bincount(labels.ravel())[1:].argmax() + 1)
 
 
 def _tube(
@@ -307,7 +328,7 @@ def _render_gad(
 
     sulci = (anatomy.brain & (anatomy.csf > 0.25) & (anatomy.ventricle_mm > 6)).astype(np.float32)
     surface = (anatomy.brain & (anatomy.depth < 4)).astype(np.float32)
-    vessels = _vessels(anatomy, rng.poisson(20 * extra), rng, sulci + 0.3 * surface)
+    vessels = _vessels(anatomy, rng.poisson(14 * extra), rng, sulci + 0.3 * surface)
     vessels += 0.6 * _vessels(anatomy, rng.poisson(5 * extra), rng, anatomy.wm * (anatomy.depth > 8))
     plexus = _blobs(anatomy, rng.poisson(3 * extra), (anatomy.ventricle_mm < 1).astype(np.float32), (6, 50), 0.5, rng)
     plexus *= anatomy.ventricle_mm < 2
@@ -343,9 +364,7 @@ def _render_flair(
     lining = np.clip(smooth_noise(shape, 8 / spacing, rng) + 0.2, 0, 1.5) * beside
     halo = np.exp(-anatomy.ventricle_mm / rng.uniform(2, 6)) * (anatomy.wm + anatomy.gm)
     plexus = _blobs(anatomy, rng.poisson(4 * extra), (anatomy.ventricle_mm < 1).astype(np.float32), (10, 250), 0.6, rng)
-    cortex = (
-        _blobs(anatomy, rng.poisson(45 * extra), anatomy.gm**2 * (anatomy.depth < 25), (10, 300), 0.7, rng) * anatomy.gm
-    )
+    cortex = _blobs(anatomy, rng.poisson(60 * extra), anatomy.gm**2, (10, 400), 0.7, rng) * anatomy.gm
     vessels = _vessels(anatomy, rng.poisson(30 * extra), rng, (anatomy.brain & (anatomy.csf > 0.3)).astype(np.float32))
     diffuse = _blobs(anatomy, rng.poisson(6 * extra), anatomy.wm * (anatomy.depth > 8), (300, 4000), 3.0 / spacing, rng)
     crumbs = _blobs(anatomy, rng.poisson(6 * extra), _lesion_places(anatomy, "flair"), (1.1, 2.9), 0.0, rng)
@@ -353,7 +372,7 @@ def _render_flair(
         rng.uniform(0.0, 0.35) * lining
         + rng.uniform(0.0, 0.25) * halo
         + rng.uniform(0.2, 0.9) * plexus
-        + rng.uniform(0.05, 0.25) * cortex
+        + rng.uniform(0.05, 0.3) * cortex
         + rng.uniform(0.1, 0.5) * vessels
         + rng.uniform(0.03, 0.15) * diffuse
         + rng.uniform(0.1, 0.4) * crumbs
