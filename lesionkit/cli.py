@@ -1,4 +1,4 @@
-"""The command line: `lesionkit demo | simulate | train | predict | detect | evaluate`.
+"""The command line: `lesionkit demo | simulate | train | predict | detect | evaluate | points convert`.
 
 Exit codes: 0 done, 1 our fault, 2 the input or the arguments, 130 interrupted. Heavy libraries load inside the
 commands, so that `--help` is quick.
@@ -11,9 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -33,8 +32,13 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
 )
+points_app = typer.Typer(help="Points of 3D Slicer, napari, label images and tables.", no_args_is_help=True)
+app.add_typer(points_app, name="points")
 console = Console()
 errors = Console(stderr=True)
+
+UsageError: type[Exception] = typer.BadParameter.__mro__[2]
+"""click's base of errors in the arguments, wherever this version of typer has it from."""
 
 
 class Kind(StrEnum):
@@ -53,6 +57,14 @@ class Preset(StrEnum):
     paper = "paper"
 
 
+class Units(StrEnum):
+    """What coordinates may be."""
+
+    mm = "mm"
+    voxel = "voxel"
+    ras_voxel = "ras-voxel"
+
+
 Output = Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; made if missing.")]
 CheckpointOption = Annotated[str, typer.Option("--checkpoint", "-c", help="`gad`, `flair`, or a .safetensors file.")]
 
@@ -64,27 +76,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         result = app([a for a in arguments if a != "--debug"], standalone_mode=False)
         return result if isinstance(result, int) else 0
-    except click.exceptions.Exit as stop:
+    except typer.Exit as stop:
         return stop.exit_code
-    except click.ClickException as error:
-        error.show()
+    except UsageError as error:
+        message = str(getattr(error, "format_message", error.__str__)())  # names the option
+        if message:  # without arguments the help has been shown
+            errors.print(f"lesionkit: {message} (--help: what is wanted)", style="red", markup=False, soft_wrap=True)
         return 2
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         errors.print("lesionkit: interrupted", style="yellow")
         return 130
     except (ValueError, OSError) as error:
         if debug:
             raise
-        errors.print(f"lesionkit: {error}", style="red", markup=False, highlight=False)
+        errors.print(f"lesionkit: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return 2
     except Exception as error:
         if debug:
             raise
-        errors.print(
-            f"lesionkit: internal error: {type(error).__name__}: {error} (--debug shows where)",
-            style="red",
-            markup=False,
-        )
+        message = f"lesionkit: internal error: {type(error).__name__}: {error} (--debug shows where)"
+        errors.print(message, style="red", markup=False, soft_wrap=True)
         return 1
 
 
@@ -252,6 +263,25 @@ def evaluate(
     _print_scores(rows, f"{data.folder.name}: {split}, {len(data.split(split))} cases, gate {max_distance:g} mm")
     _write_scores(rows, found, output)
     console.print(f"{output / 'scores.tsv'}", highlight=False)
+
+
+@points_app.command("convert")
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help=".mrk.json, .fcsv, .tsv, .csv, or labels .nii.gz.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help=".mrk.json, .fcsv, .tsv, .csv, or _napari.csv.")],
+    image: Annotated[Path | None, typer.Option(help="The image the points are on; all must be inside.")] = None,
+    units: Annotated[Units | None, typer.Option(help="What the coordinates in IN are, where it is open.")] = None,
+    out_units: Annotated[Units | None, typer.Option(help="What to write, in tables and for napari.")] = None,
+    axes: Annotated[str, typer.Option(help="Order in which napari shows the axes of the image's file.")] = "ijk",
+) -> None:
+    """Convert points between programs; voxel indices are those of the image's file, or RAS+ as ras-voxel."""
+    from lesionkit.io import convert_points
+
+    chosen: dict[str, Any] = {"units": units, "out_units": out_units}
+    found = convert_points(source, target, image=image, axes=axes, **chosen)
+    for note in found.notes:
+        errors.print(f"note: {note}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{target}: {len(found.frame)} points, from {found.format}", markup=False, soft_wrap=True)
 
 
 def _cases(images: Sequence[Path], network: Checkpoint) -> list[tuple[str, tuple[Path, ...]]]:

@@ -1,4 +1,4 @@
-"""Files in, files out: NIfTI images, tables of points (TSV, mm) and BIDS cohorts.
+"""Files in, files out: NIfTI images, tables of points (TSV, mm), points of other programs and BIDS cohorts.
 
 Every complaint about a file is a `DataError` of one line: which file, what is wrong, what is wanted. Every write is
 atomic. Here and in `lesionkit.checkpoints` are the only places that open files.
@@ -17,18 +17,24 @@ from lesionkit.io.cohorts import (
 )
 from lesionkit.io.files import DataError, atomic_path
 from lesionkit.io.images import MAX_VOXELS, check_same_grid, read_volume, write_volume
+from lesionkit.io.points import POINT_ENDINGS, ImportedPoints, convert_points, export_points, import_points
 from lesionkit.io.tables import POINT_COLUMNS, read_points, write_points
 
 __all__ = [
     "MAX_VOXELS",
     "POINT_COLUMNS",
+    "POINT_ENDINGS",
     "SPLITS",
     "Case",
     "Cohort",
     "DataError",
+    "ImportedPoints",
     "atomic_path",
     "case_layout",
     "check_same_grid",
+    "convert_points",
+    "export_points",
+    "import_points",
     "read_cohort",
     "read_points",
     "read_volume",

@@ -49,7 +49,7 @@ def read_points(path: str | os.PathLike[str]) -> pd.DataFrame:
         if name in POINT_COLUMNS:
             frame[name] = pd.Series([_coordinate(row[place], name, line, path) for line, row in rows], dtype=np.float64)
         else:
-            frame[name] = _typed(texts)
+            frame[name] = typed(texts)
     return pd.DataFrame(frame)
 
 
@@ -145,7 +145,7 @@ def _coordinate(text: str, name: str, line: int, path: Path) -> float:
     return value
 
 
-def _typed(texts: list[str]) -> pd.Series[Any]:
+def typed(texts: list[str]) -> pd.Series[Any]:
     """Return a column as numbers where all its entries are, else as text."""
     entries = [None if text.strip() in ("", "n/a") else text for text in texts]
     if all(entry is None for entry in entries):
