@@ -8,6 +8,7 @@ repeatable, and a resumed run sees the samples it would have seen.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -31,7 +32,7 @@ from lesionkit.detection import detect
 from lesionkit.inference import fast_bf16, fit_config, predict_array
 from lesionkit.io import Case, Cohort, DataError, read_points, read_volume
 from lesionkit.labels import gaussian_heatmap
-from lesionkit.metrics import CasePoints, choose_threshold, precision_recall, score_points
+from lesionkit.metrics import CasePoints, ScoreTable, choose_threshold, precision_recall, score_points
 from lesionkit.model import ModelConfig, UNet
 from lesionkit.preprocessing import prepare
 
@@ -355,14 +356,16 @@ def train(
     pl.seed_everything(config.seed, verbose=False)
     data, module = CohortData(cohort, config), HeatmapRegressor(config)
     data.setup()
-    best = ModelCheckpoint(
-        folder / "working", monitor="val_f1", mode="max", filename="best", save_last=True, enable_version_counter=False
-    )
+    working = folder / "working"
+    best = ModelCheckpoint(working, monitor="val_f1", mode="max", filename="best", enable_version_counter=False)
+    last = ModelCheckpoint(working, filename="last", enable_version_counter=False)  # for --resume
     epochs = -(-config.steps // config.validate_every)
     accelerator = "auto" if torch.cuda.is_available() else "cpu"
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists and is not empty.*")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # within Lightning
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # devices found, tips
         trainer = pl.Trainer(
             accelerator=accelerator,
             max_epochs=epochs,
@@ -371,27 +374,35 @@ def train(
             gradient_clip_val=config.gradient_clip,
             reload_dataloaders_every_n_epochs=1,
             num_sanity_val_steps=0,
-            callbacks=[best, *([RichProgressBar()] if progress else [])],
+            callbacks=[best, last, *([RichProgressBar()] if progress else [])],
             logger=CSVLogger(str(folder), name="log", version=""),
             log_every_n_steps=config.validate_every,
             enable_progress_bar=progress,
             enable_model_summary=False,
         )
-        last = folder / "working" / "last.ckpt"
-        trainer.fit(module, data, ckpt_path=str(last) if resume and last.is_file() else None)
+        stopped = working / "last.ckpt"
+        trainer.fit(module, data, ckpt_path=str(stopped) if resume and stopped.is_file() else None)
     pd.DataFrame(module.history).to_csv(folder / "history.csv", index=False)
-    return _export(module, data, Path(best.best_model_path or last), folder)
+    return _export(module, data, working, folder)
 
 
-def _export(module: HeatmapRegressor, data: CohortData, best: Path, folder: Path) -> Path:
-    """Load the best weights, choose the threshold on all validation cases, and write the one-file checkpoint."""
+def _export(module: HeatmapRegressor, data: CohortData, working: Path, folder: Path) -> Path:
+    """Keep the better of the best and the last weights, by F1 on many validation cases, in the one-file checkpoint."""
     config = module.config
-    stored = torch.load(best, map_location="cpu", weights_only=True)
-    module.load_state_dict(stored["state_dict"])
-    model = module.model.cpu().eval()
-    found = [detect_case(model, case, config) for case in data.validation_cases[: config.threshold_cases]]
-    threshold = _best_threshold(found, config)
-    scores = score_points(found, threshold, max_distance=config.max_distance_mm)
+    model, cases = module.model.cpu(), data.validation_cases[: config.threshold_cases]
+    tried: list[tuple[float, int, float, ScoreTable, dict[str, Tensor]]] = []
+    for name in ("best.ckpt", "last.ckpt"):
+        stored = torch.load(working / name, map_location="cpu", weights_only=True)
+        if tried and stored["global_step"] == tried[0][1]:
+            continue
+        module.load_state_dict(stored["state_dict"])
+        found = [detect_case(model.eval(), case, config) for case in cases]
+        threshold = _best_threshold(found, config)
+        table = score_points(found, threshold, max_distance=config.max_distance_mm)
+        weights = {key: value.clone() for key, value in model.state_dict().items()}
+        tried.append((float(np.nan_to_num(table.pooled.f1)), int(stored["global_step"]), threshold, table, weights))
+    _, step, threshold, scores, weights = max(tried, key=lambda row: row[:2])
+    model.load_state_dict(weights)
     first = data.train_cases[0]
     card = Card(
         kind=data.cohort.kind,
@@ -410,7 +421,7 @@ def _export(module: HeatmapRegressor, data: CohortData, best: Path, folder: Path
                 "val": len(found),
                 **data.cohort.extra,
             },
-            "step": int(stored["global_step"]),
+            "step": step,
             "validation": {
                 "f1": scores.pooled.f1,
                 "precision": scores.pooled.precision,
