@@ -1,8 +1,12 @@
-"""Run the benchmarks, target beside measured: `python -m benchmarks [--quick] [labels|detection|training ...]`."""
+"""Run the benchmarks, target beside measured: `python -m benchmarks [--quick] [labels|detection|training ...]`.
+
+`python -m benchmarks resolution -o DIR` writes the resolution study of the detector instead.
+"""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from importlib import import_module
 
 from rich.console import Console
@@ -13,6 +17,9 @@ MODULES = ("labels", "detection", "training")
 
 def main() -> None:
     """Print one table of all the modules asked for."""
+    if sys.argv[1:2] == ["resolution"]:
+        import_module("benchmarks.resolution").main(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"of {', '.join(MODULES)}; default: all")
     parser.add_argument("--quick", action="store_true", help="fewer repeats")

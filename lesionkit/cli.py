@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -257,9 +258,7 @@ def evaluate(
     output.mkdir(parents=True, exist_ok=True)
     rows: dict[str, ScoreTable] = {}
     for method, (cases, threshold) in found.items():
-        rows[f"{METHODS[method]} (threshold {threshold:.3g})"] = score_points(
-            cases, threshold, max_distance=max_distance
-        )
+        rows[f"{METHODS[method]} at {threshold:.3g}"] = score_points(cases, threshold, max_distance=max_distance)
     _print_scores(rows, f"{data.folder.name}: {split}, {len(data.split(split))} cases, gate {max_distance:g} mm")
     _write_scores(rows, found, output)
     console.print(f"{output / 'scores.tsv'}", highlight=False)
@@ -358,12 +357,12 @@ def _distance_to_truth(case: CasePoints, threshold: float, max_distance: float) 
 
 
 def _print_scores(rows: dict[str, ScoreTable], title: str) -> None:
-    table = Table(title=title)
-    for column in ("", "F1", "precision", "recall", "small", "medium", "large", "TP", "FP", "FN"):
-        table.add_column(column, justify="left" if not column else "right")
+    table = Table(title=title, box=SIMPLE, padding=(0, 1, 0, 0))
+    for column in ("", "F1", "prec.", "recall", "small", "medium", "large", "TP", "FP", "FN"):
+        table.add_column(column, justify="right" if column else "left")
     for name, scores in rows.items():
         pooled = scores.pooled
-        sizes = [f"{s.recall:.3f} ({s.n_found}/{s.n_true})" if s.n_true else "-" for s in scores.by_size.values()]
+        sizes = [f"{s.n_found}/{s.n_true}" for s in scores.by_size.values()]
         rates = [f"{value:.3f}" for value in (pooled.f1, pooled.precision, pooled.recall)]
         table.add_row(name, *rates, *sizes, *(str(c) for c in (pooled.tp, pooled.fp, pooled.fn)))
     console.print(table)

@@ -20,7 +20,7 @@ from lesionkit.io import Cohort, DataError
 from lesionkit.metrics import CasePoints, choose_threshold, score_points
 from lesionkit.training import LoadedCase, load_case
 
-METHODS = {"fit": "Gaussian fit", "cc": "connected components", "log": "Laplacian of Gaussian, no learning"}
+METHODS = {"fit": "Gaussian fit", "cc": "CC", "log": "LoG, no learning"}
 """Ways from images to candidates, and how tables call them."""
 
 TAUS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)

@@ -173,6 +173,51 @@ def training_figure(losses: pd.DataFrame, *, step: str = "epoch") -> go.Figure:
     return _styled(figure)
 
 
+def resolution_figure(table: pd.DataFrame) -> go.Figure:
+    """Draw what a detector makes of pairs of lesions, by their separation.
+
+    Parameters
+    ----------
+    table
+        One row for each mode, ratio and separation: columns mode (``"joint"``, ``"paper"``), ratio (mass of the second
+        lesion over that of the first), separation (in sigma), resolved (share of pairs, 0 to 1), error_over_bound
+        (position error over the Cramer-Rao bound), alpha_bias (mean relative error of alpha); the last two are NaN
+        where no pair is resolved.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Three panels; a colour for each mode, a dash for each ratio.
+    """
+    panels = (
+        ("resolved", "pairs resolved", ".0%"),
+        ("error_over_bound", "position error / Cramer-Rao bound", None),
+        ("alpha_bias", "bias of alpha", ".0%"),
+    )
+    names = {"joint": "joint refit (default)", "paper": "paper's loop"}
+    figure = make_subplots(1, 3, horizontal_spacing=0.08)
+    for n, (column, title, form) in enumerate(panels, start=1):
+        for colour, (mode, one) in zip(_LINES, table.groupby("mode", sort=True), strict=False):
+            for dash, (ratio, group) in zip(("solid", "dot"), one.groupby("ratio", sort=False), strict=False):
+                line = go.Scatter(
+                    x=group["separation"],
+                    y=group[column],
+                    mode="lines+markers",
+                    name=f"{names.get(str(mode), mode)}, 1 : {ratio:g}",
+                    line={"color": colour, "dash": dash, "width": 2.5},
+                    marker={"size": 7},
+                    showlegend=n == 1,
+                )
+                figure.add_trace(line, row=1, col=n)
+        figure.update_xaxes(title="separation (sigma)", row=1, col=n)
+        figure.update_yaxes(title=title, tickformat=form, row=1, col=n)
+    figure.update_yaxes(range=[-0.03, 1.03], row=1, col=1)
+    figure.update_yaxes(type="log", dtick="D2", row=1, col=2)
+    for n, level in ((2, 1.0), (3, 0.0)):
+        figure.add_hline(y=level, line={"color": INK, "width": 1.5, "dash": "dash"}, row=1, col=n)
+    return _styled(figure)
+
+
 def volume_figure(
     image: Volume,
     heatmap: Volume | None = None,

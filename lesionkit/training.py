@@ -226,9 +226,11 @@ class CohortData(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the patches of one epoch, that is, of the steps between two validations."""
         config = self.config
-        length = config.validate_every * config.batch_size
-        epoch = self.trainer.current_epoch if self.trainer is not None else 0
-        dataset = PatchDataset(self.train_cases, config, start=epoch * length, length=length)
+        done = self.trainer.global_step if self.trainer is not None else 0
+        steps = min(config.validate_every, max(config.steps - done, 1))
+        dataset = PatchDataset(
+            self.train_cases, config, start=done * config.batch_size, length=steps * config.batch_size
+        )
         return DataLoader(dataset, batch_size=config.batch_size, num_workers=config.workers)
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -358,8 +360,7 @@ def train(
     data.setup()
     working = folder / "working"
     best = ModelCheckpoint(working, monitor="val_f1", mode="max", filename="best", enable_version_counter=False)
-    last = ModelCheckpoint(working, filename="last", enable_version_counter=False)  # for --resume
-    epochs = -(-config.steps // config.validate_every)
+    last = ModelCheckpoint(working, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
     accelerator = "auto" if torch.cuda.is_available() else "cpu"
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -368,7 +369,7 @@ def train(
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # devices found, tips
         trainer = pl.Trainer(
             accelerator=accelerator,
-            max_epochs=epochs,
+            max_epochs=-1,  # steps count
             max_steps=config.steps,
             precision="bf16-mixed" if accelerator == "auto" or fast_bf16() else "32-true",
             gradient_clip_val=config.gradient_clip,

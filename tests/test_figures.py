@@ -12,6 +12,7 @@ from lesionkit.figures import (
     alpha_figure,
     heatmap_figure,
     precision_recall_figure,
+    resolution_figure,
     training_figure,
     volume_figure,
 )
@@ -131,3 +132,18 @@ def test_images_that_do_not_fit_are_refused() -> None:
         volume_figure(image(), at_mm=(900, 0, 0))
     with pytest.raises(ValueError, match="n_slices"):
         heatmap_figure(image(), heatmap(), n_slices=0)
+
+
+def test_resolution_has_a_line_for_each_loop_and_ratio() -> None:
+    rows = [
+        {"mode": mode, "ratio": ratio, "separation": apart, "resolved": 0.5, "error_over_bound": 1.1, "alpha_bias": 0.0}
+        for mode in ("joint", "paper")
+        for ratio in (1.0, 0.5)
+        for apart in (1.0, 2.0, 4.0)
+    ]
+    rows[-1] |= {"resolved": 0.0, "error_over_bound": np.nan, "alpha_bias": np.nan}
+    figure = resolution_figure(pd.DataFrame(rows))
+    assert len(figure.data) == 3 * 4
+    assert len({line.name for line in figure.data}) == 4
+    assert list(figure.data[0].x) == [1.0, 2.0, 4.0]
+    assert sum(bool(line.showlegend) for line in figure.data) == 4

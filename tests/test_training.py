@@ -77,6 +77,8 @@ def test_resuming_goes_on_where_it_stopped(cohort, tmp_path):
     assert (tmp_path / "parts" / "working" / "last.ckpt").is_file()
     resumed = load_checkpoint(train(cohort, tmp_path / "parts", config, resume=True, progress=False))
     assert resumed.card.training["step"] in (4, 8)
+    state = torch.load(tmp_path / "parts" / "working" / "last.ckpt", weights_only=True)
+    assert state["global_step"] == 8
     assert whole.card.training["config"] == resumed.card.training["config"]
 
 

@@ -1,8 +1,8 @@
 """Fit and subtract: a predicted heatmap in, lesions with existence probabilities out (paper, section 3.2). NumPy only.
 
 `search` holds the loop, `records` what it is told and what it leaves behind, `maxima` where to look next, `candidates`
-the windows and their fits, `fitting` the least squares, `kept` the joint refit, `width` an unknown sigma, `parallel`
-whole cohorts.
+the windows and their fits, `fitting`, `single` and `groups` the least squares, `kept` the joint refit, `width` an
+unknown sigma, `parallel` whole cohorts.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lesionkit.detection.fitting import amplitude_of_unit_mass, fit_windows, gaussian_patch
+from lesionkit.detection.fitting import WindowFits, amplitude_of_unit_mass, fit_windows, gaussian_patch
 from lesionkit.detection.maxima import Layout, Maxima, first_not_finite
 from lesionkit.detection.records import REACH, FitConfig, Status
 
@@ -23,7 +23,11 @@ Array = np.ndarray
 
 TOUCH = 5.5
 """A Gaussian further than this from a window, in sigma, is below 3e-7 of its peak there."""
-_FLAGS = ("border", "hot", "saturated", "plateau")
+POOR = 0.6
+"""A fit that explains less of its window's energy than this is a poor one, of noise or of something else."""
+STRUCTURE = 0.5
+"""It is of something else where neighbouring voxels of its residual are correlated more than this."""
+_FLAGS = ("border", "hot", "saturated", "plateau", "misfit")
 
 
 class Fits:
@@ -49,7 +53,7 @@ class Fits:
     clean: list[bool]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Candidate:
     """One row of a batch, waiting for its turn."""
 
@@ -248,48 +252,61 @@ class Field:
         if height is None:
             height = boxes[(np.arange(len(boxes)), *start.T)]
         found = fit_windows(boxes, start, self.sigma, inside=inside)
-        n_voxels: Any = boxes[0].size if inside is None else (upper - lower).prod(1)
+        fits = Fits()
+        fits.mu, fits.amplitude = found.mu + lower, found.amplitude
+        fits.point = self.layout.point(fits.mu)
+        fits.voxel, fits.window = self.layout.voxels(voxels), self.layout.boxes(lower, upper)
+        fits.height, fits.alpha = height.tolist(), (found.amplitude / self.unit).tolist()
+        fits.sse, fits.energy, fits.iterations = found.sse.tolist(), found.energy.tolist(), found.iterations.tolist()
+        extent = None if inside is None else upper - lower
+        self._judge(fits, found, boxes, extent, height, np.abs(fits.mu - voxels))
+        return fits
+
+    def _judge(
+        self,
+        fits: Fits,
+        found: WindowFits,
+        boxes: Float[Array, "k a b c"],
+        extent: Int[Array, "k 3"] | None,
+        height: Float[Array, " k"],
+        shifts: Float[Array, "k 3"],
+    ) -> None:
+        """Add to some fits what to think of them; `extent` is that of trimmed windows, `shifts` are from the maxima."""
         flat = boxes.reshape(len(boxes), -1)
+        n_voxels: Any = flat.shape[1] if extent is None else extent.prod(1)
         total, highest = flat.sum(1), flat.max(1)
-        n_high = np.count_nonzero(flat >= 0.999 * highest[:, None], axis=1).tolist()
-        centre = found.mu + lower
+        n_high = (flat >= 0.999 * highest[:, None]).sum(1).tolist()
         with np.errstate(all="ignore"):
             noise = found.sse / np.maximum(n_voxels - 1 - self.n_placed, 1)
-            variances = found.covariance * noise[:, None]
+            captured = found.energy - found.sse
             constant = (total * total / n_voxels).tolist()  # energy that a constant explains
-            explained = found.energy - found.sse
-            fits = Fits()
-            fits.explained = explained / np.maximum(found.energy, 1e-300)
-        fits.mu, fits.variances, fits.amplitude = centre, variances, found.amplitude
-        fits.point = self.layout.point(centre)
-        fits.voxel, fits.window = self.layout.voxels(voxels), self.layout.boxes(lower, upper)
-        fits.height, fits.top = height.tolist(), (height >= highest).tolist()
-        fits.total, fits.alpha = (total * self.mass).tolist(), (found.amplitude / self.unit).tolist()
-        fits.sse, fits.energy, fits.iterations = found.sse.tolist(), found.energy.tolist(), found.iterations.tolist()
+            fits.variances = found.covariance * noise[:, None]
+            fits.explained = captured / np.maximum(found.energy, 1e-300)
+        fits.top, fits.total = (height >= highest).tolist(), (total * self.mass).tolist()
         fits.status, fits.flags, fits.plateau, fits.clean = [], [], [], []
-        distance = np.abs(centre - voxels)
-        far, shift = (distance * self.inverse).max(1).tolist(), distance.max(1).tolist()
-        deviation, captured = variances[:, 3].tolist(), explained.tolist()
-        borders = [False] * len(boxes) if inside is None else (upper - lower < self.size).any(1).tolist()
+        far, shift = (shifts * self.inverse).max(1).tolist(), shifts.max(1).tolist()
+        borders = [False] * len(boxes) if extent is None else (extent < self.size).any(1).tolist()
+        explained, variance, captures = fits.explained.tolist(), fits.variances[:, 3].tolist(), captured.tolist()
         for row, converged in enumerate(found.converged.tolist()):
             height_fitted = fits.alpha[row] * self.unit
             saturated = n_high[row] > 2**self.n_placed
             escaped = not far[row] <= self.config.guard
-            plateau = constant[row] > captured[row] and (saturated or constant[row] > 0.9 * fits.energy[row])
+            plateau = constant[row] > captures[row] and (saturated or constant[row] > 0.9 * fits.energy[row])
             plateau = plateau or (saturated and (escaped or not converged))
             status: Status = "kept"
             if plateau or not converged:
                 status = "not_converged"
             elif escaped:
                 status = "escaped"
-            elif fits.alpha[row] < self.min_alpha or height_fitted < self.significance * math.sqrt(deviation[row]):
+            elif fits.alpha[row] < self.min_alpha or height_fitted < self.significance * math.sqrt(variance[row]):
                 status = "weak"
-            marks = (borders[row], fits.height[row] > 3.0 * height_fitted, saturated, plateau)
+            misfit = explained[row] < POOR and status == "kept"
+            misfit = misfit and _structured(boxes[row], found.mu[row], height_fitted, self.sigma)
+            marks = (borders[row], fits.height[row] > 3.0 * height_fitted, saturated, plateau, misfit)
             fits.status.append(status)
             fits.plateau.append(plateau)
             fits.flags.append(tuple(compress(_FLAGS, marks)) if True in marks else ())
             fits.clean.append(status == "kept" and (not self.joint or shift[row] <= 1.0))
-        return fits
 
     def plateau(self, voxel: Int[Array, " 3"], value: float) -> tuple[Int[Array, " 3"], Int[Array, " 3"]]:
         """Return the box that a flat maximum fills: each side moves on while what it gains is nearly as high."""
@@ -313,3 +330,17 @@ class Field:
                             break
                         step //= 2
         return np.maximum(np.array(lower) - self.half, 0), np.minimum(np.array(upper) + self.half, self.shape)
+
+
+def _structured(
+    box: Float[Array, "a b c"], mu: Float[Array, " 3"], amplitude: float, sigma: Float[Array, " 3"]
+) -> bool:
+    """Whether what a fit leaves in its window is no white noise: are neighbours along an axis alike."""
+    rest = box - gaussian_patch(mu, amplitude, np.zeros(3, int), np.array(box.shape), sigma)
+    alike, energy = 0.0, 0.0
+    for axis, n in enumerate(box.shape):
+        if n > 1:
+            one, other = (np.take(rest, range(first, first + n - 1), axis).ravel() for first in (0, 1))
+            alike += float(one @ other)
+            energy += math.sqrt(float(one @ one) * float(other @ other))
+    return alike > STRUCTURE * energy

@@ -11,29 +11,25 @@ iteration.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+from lesionkit.detection.single import SETTLED, fit_window
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
 Array = np.ndarray
 
-SETTLED = 0.05
-"""A fit that ran out of iterations still counts as converged if its last step was below this, in sigma. Where
-neighbours overlap Gauss-Newton creeps; a joint refit takes over from there."""
+FEW = 3
+"""Up to this many windows are quicker one by one in plain numbers than together in arrays."""
 
 _MOMENTS = np.array([9, 3, 1, 18, 12, 10, 12, 6, 4, 10, 4, 2])
 """Where the 27 products over (axis 0, axis 1, axis 2) x (value, first, second derivative) hold gradient and Hessian."""
 
-_WHICH = [[0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
-"""For each axis: which of the four parameters (amplitude, centre) take the derivative along it."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class WindowFits:
+class WindowFits(NamedTuple):
     """One Gaussian fitted to each of ``k`` windows."""
 
     mu: Float[Array, "k 3"]
@@ -50,19 +46,6 @@ class WindowFits:
     """Gauss-Newton iterations."""
     converged: Bool[Array, " k"]
     """Whether the centre had come to rest (last step below `SETTLED` sigma), with a positive amplitude."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GroupFit:
-    """Several Gaussians fitted together to one box."""
-
-    mu: Float[Array, "m 3"]
-    amplitude: Float[Array, " m"]
-    covariance: Float[Array, "m 4 4"]
-    """Covariance of (amplitude, mu) of each Gaussian per unit of noise variance, the others free."""
-    sse: float
-    energy: float
-    iterations: int
 
 
 def amplitude_of_unit_mass(sigma: Float[Array, " 3"]) -> float:
@@ -126,6 +109,19 @@ def fit_windows(
         inside = np.broadcast_to(grid < np.array([na, nb, nc])[:, None], (k, 3, grid.size))
     mask = None if inside is None else inside.astype(float)
     inverse = np.broadcast_to(1.0 / sigma, (k, 3))
+    if 0 < k <= FEW:
+        last = [(na - 1, nb - 1, nc - 1)] * k if inside is None else (inside.sum(2) - 1).tolist()
+        single = [
+            fit_window(window, begin, ends, width, grid, None if mask is None else mask[row], tolerance, max_iterations)
+            for row, (window, begin, ends, width) in enumerate(
+                zip(windows, start.tolist(), last, inverse.tolist(), strict=True)
+            )
+        ]
+        mu, height, covariance, sse, energy, iterations, converged = map(np.array, zip(*single, strict=True))
+        return WindowFits(
+            mu=mu, amplitude=height, covariance=covariance, sse=sse, energy=energy, iterations=iterations,
+            converged=converged,
+        )  # fmt: skip
     flat = windows.reshape(k, -1)
     with np.errstate(all="ignore"):  # a window may be empty, or hold anything at all
         energy = np.einsum("ki,ki->k", flat, flat)
@@ -180,16 +176,19 @@ def _parabola(
     inside: Bool[Array, "k 3 n"] | None,
 ) -> Float[Array, "k 3"]:
     """First guess of the centre: the logarithm of a Gaussian is a parabola through three voxels along each axis."""
-    k, *shape = windows.shape
-    last = np.array(shape) - 1 if inside is None else inside.sum(2) - 1
-    strides = np.array([shape[1] * shape[2], shape[2], 1])
-    here = start @ strides + np.arange(k) * windows[0].size
-    before = (here[:, None] - strides * (start > 0)).astype(int)
-    after = (here[:, None] + strides * (start < last)).astype(int)
-    ratio = np.take(windows, after) / np.take(windows, before)
-    known = (ratio > 0) & (start > 0) & (start < last)
-    guess = 0.5 * np.log(np.where(known, ratio, 1.0)) / (inverse * inverse)
-    bounded: Float[Array, "k 3"] = np.clip(np.where(known & np.isfinite(guess), guess, 0.0), -0.75, 0.75)
+    _, na, nb, nc = windows.shape
+    strides = np.array([nb * nc, nc, 1])
+    flat = windows.reshape(-1)
+    here = (start @ strides + np.arange(0, flat.size, na * nb * nc))[:, None]
+    last = np.array([na, nb, nc]) - 1 if inside is None else inside.sum(2) - 1
+    known = (start > 0) & (start < last)
+    if known.all():
+        ratio = flat[here + strides] / flat[here - strides]
+    else:
+        ratio = flat[here + strides * known] / flat[here - strides * known]
+    known &= (ratio > 0) & (ratio < np.inf)
+    guess = np.log(np.where(known, ratio, 1.0)) * (0.5 / (inverse * inverse))
+    bounded: Float[Array, "k 3"] = np.clip(np.where(known, guess, 0.0), -0.75, 0.75)
     return bounded
 
 
@@ -242,12 +241,13 @@ class _Projection:
         diagonal += products[:, :, 0, 2]
         diagonal -= squared
         free = curvature > 1e-12  # not an axis without position, or seen on one voxel only
-        usable = free.all() and bool((projected > 0).all()) and bool(np.isfinite(explained).all())
+        usable = bool(free.all()) and projected.min() > 0 and explained.max() < np.inf
         if not usable:
             diagonal[~free] = 1.0
         # where the parabola has no top take the Gauss-Newton step, whose matrix is diagonal
-        no_top = ~(2.0 * diagonal > np.abs(newton).sum(2)).all(1)
-        if no_top.any():
+        top = 2.0 * diagonal > np.abs(newton).sum(2)
+        if not top.all():
+            no_top = ~top.all(1)
             newton[no_top] = 0.0
             diagonal[no_top] = np.where(free, curvature, 1.0)[no_top]
         self.step = step = np.linalg.solve(newton, gradient[:, :, None])[:, :, 0] / inverse
@@ -271,110 +271,3 @@ class _Projection:
         """Take over some windows from a later projection."""
         for name in self.__slots__:
             getattr(self, name)[rows] = getattr(other, name)[which]
-
-
-def fit_group(
-    box: Float[Array, "a b c"],
-    mu: Float[Array, "m 3"],
-    amplitude: Float[Array, " m"],
-    sigma: Float[Array, " 3"],
-    *,
-    tolerance: float = 1e-5,
-    max_iterations: int = 12,
-) -> GroupFit:
-    """Fit `m` Gaussians to one box together, by Levenberg-Marquardt from the given start.
-
-    Parameters
-    ----------
-    box : (a, b, c) float64
-        Data, with everything but these Gaussians subtracted.
-    mu : (m, 3) float
-        First guess of the centres, in voxels from the box's first voxel.
-    amplitude : (m,) float
-        First guess of the heights.
-    sigma : (3,) float
-        Standard deviation per axis, in voxels; ``inf`` for an axis without position.
-    tolerance : float
-        Stop when every centre moves by less than this fraction of sigma.
-    max_iterations : int
-        Stop after this many in any case; the best point so far is returned.
-
-    Returns
-    -------
-    GroupFit
-        In the order of `mu`.
-    """
-    m = len(mu)
-    energy = float(np.vdot(box, box))
-    inverse = 1.0 / sigma
-    trial = np.concatenate([np.asarray(amplitude, float)[:, None], np.asarray(mu, float)], 1)
-    best, point, matrix = np.inf, trial, np.eye(4 * m)
-    damping, slow, iteration = 1e-3, 0, 0
-    for iteration in range(1, max_iterations + 1):  # noqa: B007
-        sse, normal, gradient = _normal_equations(box, energy, trial, inverse)
-        if sse <= best:
-            gain = best - sse
-            best, point, matrix, downhill = sse, trial, normal, gradient
-            damping *= 0.2
-            slow = slow + 1 if gain < 1e-3 * sse else 0
-            # far below a standard error, or creeping: no sum of these Gaussians fits
-            if gain <= max(1e-3 * sse / box.size, 1e-14 * energy) or slow == 2:
-                break
-        else:
-            damping = max(5.0 * damping, 1e-4)
-            if damping > 1e8:
-                break
-        diagonal = matrix.diagonal()
-        step = np.linalg.solve(matrix + np.diag(damping * diagonal + 1e-12 * diagonal.max() + 1e-300), downhill)
-        step = step.reshape(m, 4)
-        size = float(np.abs(step[:, 1:] * inverse).max())
-        if size > 1.0:
-            step = step / size
-        trial = point + step
-        if size < tolerance:
-            point = trial
-            break
-    covariance = np.linalg.pinv(matrix, hermitian=True).reshape(m, 4, m, 4)[np.arange(m), :, np.arange(m), :]
-    return GroupFit(
-        mu=point[:, 1:],
-        amplitude=point[:, 0],
-        covariance=covariance,
-        sse=max(float(best), 0.0),
-        energy=energy,
-        iterations=iteration,
-    )
-
-
-def _normal_equations(
-    box: Float[Array, "a b c"], energy: float, point: Float[Array, "m 4"], inverse: Float[Array, " 3"]
-) -> tuple[float, Float[Array, "p p"], Float[Array, " p"]]:
-    """Return the squared error, ``J^T J`` and ``J^T r`` at `point` (rows: amplitude, mu); all from 1-D sums."""
-    m = len(point)
-    na, nb, nc = box.shape
-    height = point[:, 0]
-    grid = np.arange(max(box.shape), dtype=float)
-    scaled = (grid - point[:, 1:, None]) * inverse[:, None]
-    e = np.exp(-0.5 * scaled * scaled)
-    both = np.stack([e, scaled * e * inverse[:, None]])  # (2, m, axis, n): e and its derivative
-    a, b, c = both[:, :, 0, :na], both[:, :, 1, :nb], both[:, :, 2, :nc]
-    t = (box.reshape(na * nb, nc) @ c.reshape(2 * m, nc).T).reshape(na, nb, 2, m)
-    t = b.transpose(1, 0, 2) @ t.transpose(3, 1, 0, 2).reshape(m, nb, na * 2)  # (m, y, z voxel * x)
-    t = a.transpose(1, 0, 2)[:, None] @ t.reshape(m, 2, na, 2)  # (m, y, z, x)
-    projected = t.reshape(m, 8)[:, [0, 2, 4, 1]]  # value, then the derivative along each axis
-
-    # inner products of all pairs, (m, 4, m, 4): parameter 0 is the amplitude, parameter i the centre's axis i
-    gram: Any = 1.0
-    for axis, part in enumerate((a, b, c)):
-        flat = part.reshape(2 * m, -1)
-        products = (flat @ flat.T).reshape(2, m, 2, m)
-        which = _WHICH[axis]
-        gram = gram * products[which][:, :, which]
-    gram = gram.transpose(1, 0, 3, 2)
-    model = gram[:, :, :, 0] @ height  # <derivative, model>, before scaling
-    sse = energy - 2.0 * float(height @ projected[:, 0]) + float(height @ model[:, 0])
-    scale = np.ones((m, 4))
-    scale[:, 1:] = height[:, None]
-    factors = scale.reshape(4 * m)
-    normal = gram.reshape(4 * m, 4 * m) * factors[:, None] * factors
-    gradient = (projected - model).reshape(4 * m) * factors
-    return sse, normal, gradient

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lesionkit.detection.candidates import Candidate, Field
-from lesionkit.detection.fitting import fit_group
+from lesionkit.detection.groups import fit_group
 from lesionkit.detection.records import Refit
 
 if TYPE_CHECKING:

@@ -21,11 +21,13 @@ CHUNK = 4096
 """Voxels a maximum is taken over: long enough for one vector loop, short enough to skip most of the map afterwards."""
 PART = 512 * CHUNK
 """Voxels read at a time, so that a second look at signed maps does not read a file twice."""
+BYTES = 256
+"""Pairs of voxel and Gaussian taken at once are fewer than the bytes of the map over this: half its size in memory."""
 DIRECT = 8000
 """Up to this many pairs of voxel and Gaussian it is quicker to take them all than to find the close ones."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Layout:
     """A 2-D or 3-D map seen as three axes in the order of its memory; axes of length 1 carry no position."""
 
@@ -103,20 +105,24 @@ def _runs(view: Num[Array, "a b c"]) -> Iterator[tuple[int, Num[Array, " n"]]]:
 
 
 def _chunk_maxima(flat: Num[Array, " n"]) -> Num[Array, " m"]:
+    """Return the maximum of each chunk; `argmax` reads memory faster than `max` does."""
     whole = flat.size // CHUNK * CHUNK
-    top = flat[:whole].reshape(-1, CHUNK).max(1)
+    rows = flat[:whole].reshape(-1, CHUNK)
+    top = rows[np.arange(len(rows)), rows.argmax(1)]
     return np.append(top, flat[whole:].max()) if whole < flat.size else top
 
 
 def _finite_maxima(flat: Num[Array, " n"]) -> Num[Array, " m"]:
-    """Maximum of each chunk; NaN where the chunk holds NaN or an infinity.
+    """Maximum of each chunk, or something negative where none is positive; NaN where it holds NaN or an infinity.
 
-    The bit patterns of floats that are not negative grow with their value, and NaN, infinities and negative numbers lie
-    above them: one unsigned maximum finds them all, and a map without negative voxels is read only once.
+    The bit patterns of floats that are not negative grow with their value. Read as unsigned numbers, NaN, infinities
+    and negative numbers lie above them: one maximum finds them all, and a map without negative voxels is read only
+    once. Read as signed numbers, only positive NaN and infinity do. Maxima of integers are the faster ones, too.
     """
     if flat.dtype.kind != "f":
         return _chunk_maxima(flat)
     bits = np.dtype(f"u{flat.dtype.itemsize}")
+    signed = np.dtype(f"i{flat.dtype.itemsize}")
     infinity = np.array(np.inf, flat.dtype).view(bits)
     minus_infinity = np.array(-np.inf, flat.dtype).view(bits)
     parts = [np.zeros(0, flat.dtype)]
@@ -127,9 +133,9 @@ def _finite_maxima(flat: Num[Array, " n"]) -> Num[Array, " m"]:
         if worst < infinity:
             parts.append(highest.view(flat.dtype))
             continue
-        top = _chunk_maxima(part)
-        bad = (highest >= minus_infinity) | ~np.isfinite(top)
-        parts.append(np.where(bad, np.array(np.nan, flat.dtype), top) if bad.any() else top)
+        top = _chunk_maxima(part.view(signed))
+        bad = (highest >= minus_infinity) | (top >= infinity.view(signed))
+        parts.append(np.where(bad, np.array(np.nan, flat.dtype), top.view(flat.dtype)))
     return np.concatenate(parts)
 
 
@@ -173,6 +179,7 @@ class Maxima:
         """Lower the level and collect the voxels above it; False when there is no lower level to go to."""
         if self.truncated or self.level <= self.floor or self.top <= self.floor:
             return False
+        self.flat, self.residual, self.index = np.zeros(0, np.int64), np.zeros(0), np.zeros((3, 0), np.int64)
         bottom = self.floor if not np.isfinite(self.level) else max(self.floor, 0.5 * self.level)
         found = self._above(bottom)
         while found is None:  # too many: look at the bright ones first
@@ -229,9 +236,18 @@ class Maxima:
             all_offsets *= all_offsets
             self.residual += amplitude @ np.exp(-0.5 * all_offsets.sum(0))
             return
-        start, count = self._runs_within(np.rint(mu).astype(np.int64), reach)
-        total = int(count.sum())
-        if not total:
+        most = max(DIRECT, self.view.nbytes // BYTES)
+        rows = (2 * int(reach[0]) + 1) * (2 * int(reach[1]) + 1)
+        total = 0
+        if len(mu) * rows <= most or len(mu) == 1:
+            start, count = self._runs_within(np.rint(mu).astype(np.int64), reach)
+            total = int(count.sum())
+            if not total:
+                return
+        if len(mu) > 1 and not 0 < total <= most:  # more at a time takes more memory than the map
+            half = len(mu) // 2
+            self.add(mu[:half], amplitude[:half], inverse, reach)
+            self.add(mu[half:], amplitude[half:], inverse, reach)
             return
         # the numbers of the voxels in all these runs, one after the other, and the Gaussian that each belongs to
         runs = count.reshape(-1)
@@ -274,7 +290,10 @@ class Maxima:
         self.residual[inside] = -np.inf
 
     def peaks(self) -> Int[Array, " m"]:
-        """Return the numbers of the remaining voxels that no neighbour along an axis exceeds in the map."""
+        """Return the numbers of the remaining voxels that no neighbour along an axis exceeds in the map.
+
+        Of equal neighbours only the first counts: a flat top would else be all peaks.
+        """
         alive = np.isfinite(self.residual)
         neighbours = self.flat[1:] == self.flat[:-1] + 1  # along the last axis they are next to each other in the list
         rising = self.residual[1:] > self.residual[:-1]
@@ -282,10 +301,13 @@ class Maxima:
         alive[1:] &= ~(neighbours & ~rising)
         numbers = np.flatnonzero(alive)
         for axis in (0, 1):
-            for shift in (-1, 1):
-                at = list(self.index[:, numbers])
-                at[axis] = np.clip(at[axis] + shift, 0, self.view.shape[axis] - 1)
-                numbers = numbers[self.view[tuple(at)] <= self.residual[numbers]]
+            if self.view.shape[axis] == 1:
+                continue
+            at, place, height = self.index[:, numbers], self.index[axis, numbers], self.residual[numbers]
+            at[axis] = np.maximum(place - 1, 0)
+            higher = (self.view[tuple(at)] < height) | (place == 0)
+            at[axis] = np.minimum(place + 1, self.view.shape[axis] - 1)
+            numbers = numbers[higher & (self.view[tuple(at)] <= height)]
         return numbers
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -59,6 +57,8 @@ def detect_many(
         In the order of the input. A map that cannot be done is reported here and in the log ``lesionkit.detection``;
         the others go on.
     """
+    import logging  # and joblib, rich, distributed below: detecting in one map needs none of them
+
     config = config or FitConfig()
     sources = list(heatmaps)
     if scheduler is not None:
@@ -86,6 +86,8 @@ def _detect_case(number: int, source: Any, config: FitConfig) -> tuple[int, Dete
     try:
         result = detect(source() if callable(source) else source, config)
     except Exception as error:  # one bad case must not end a cohort; it is returned as a result
+        import traceback
+
         text = f"{type(error).__name__}: {error}"
         return number, FailedCase(number=number, error=text, traceback=traceback.format_exc())
     return number, replace(result, heatmap=np.zeros((0,) * result.mu.shape[1]))  # the map is not sent back

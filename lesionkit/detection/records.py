@@ -150,7 +150,8 @@ class FitStep:
     gave it to its neighbours; ``not_converged``: no Gaussian of this sigma describes the window."""
     flags: tuple[str, ...] = ()
     """``border``: the window is trimmed; ``hot``: the maximum towers over its fit; ``saturated``: many voxels share the
-    maximum; ``plateau``: a constant describes the window better than a Gaussian."""
+    maximum; ``plateau``: a constant describes the window better than a Gaussian;
+    ``misfit``: the fit explains little of the window, and what it leaves is no noise."""
     refits: tuple[Refit, ...] = ()
     """Lesions changed by the joint refit, this one included, with their new values."""
     drops: tuple[int, ...] = ()
@@ -198,11 +199,12 @@ class Detections:
     steps: tuple[FitStep, ...]
     """Every step, kept or not."""
     stopped: str
-    """Why the search ended: ``floor`` (no voxel is high enough), ``max_lesions``, ``plateau``, ``max_steps``, or the
+    """Why the search ended: ``floor`` (no voxel is high enough), ``max_lesions``, ``plateau``, ``misfit`` (``joint``
+    mode: the map holds no Gaussians of this sigma, but shells, ridges or much wider lesions), ``max_steps``, or the
     status of the step at which patience ran out."""
     flags: tuple[str, ...]
-    """What is odd about the whole map: ``plateau``, ``saturated``, or ``peak_scaled?`` where alphas near 1 / N(0)
-    suggest that the map is scaled to peak 1."""
+    """What is odd about the whole map: ``plateau``, ``saturated``, ``misfit`` where the search ended for that, or
+    ``peak_scaled?`` where alphas near 1 / N(0) suggest that the map is scaled to peak 1."""
     sigma: tuple[float, ...]
     """Standard deviation used, one per axis, in voxels."""
     config: FitConfig

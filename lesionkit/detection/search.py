@@ -34,10 +34,13 @@ MOST_SEEDS = 1024
 """Most maxima considered for that."""
 FEW = 64
 """With no more voxels than this in the list there is nothing to look ahead to."""
-LEVELS = 3
+LEVELS = 2
 """Batches made ahead of need, each on what the one before will leave."""
 MOST_PLATEAUS = 20
 """Plateaus after which a map is not worth searching on."""
+MOST_MISFITS = 12
+"""Misfits, less good fits in between, after which a map is no sum of Gaussians of this sigma. Crowds 1.5 sigma apart
+reach 4, with sigma taken a third too small 11; shells and rings go on to `max_lesions`."""
 
 
 def fit_steps(heatmap: Num[np.ndarray, " ..."], config: FitConfig | None = None) -> Iterator[FitStep]:
@@ -138,7 +141,7 @@ class _Search:
     def run(self) -> Iterator[FitStep]:
         """Locate, fit, subtract, repeat."""
         self.maxima: Maxima = self.field.maxima()
-        failures, plateaus, number, most = 0, 0, 0, 2 * self.config.max_lesions + 10
+        failures, plateaus, misfits, number, most = 0, 0, 0, 0, 2 * self.config.max_lesions + 10
         while True:
             if len(self.kept) >= self.config.max_lesions:
                 self.stopped = "max_lesions"
@@ -160,6 +163,11 @@ class _Search:
             last = steps[-1]
             if last.status in ("kept", "merged"):
                 failures = 0
+                for step in steps if self.field.joint else ():
+                    misfits = misfits + 1 if "misfit" in step.flags else max(misfits - 1, 0)
+                if misfits > MOST_MISFITS:
+                    self.stopped = "misfit"
+                    return
             elif "plateau" in last.flags:
                 plateaus += 1
                 if plateaus > (MOST_PLATEAUS if self.field.joint else 0):
@@ -309,6 +317,8 @@ class _Search:
                 if i == 0 or fits.top[row]:  # else what is subtracted moved the maximum to another voxel
                     ahead[numbers[i]] = Candidate(fits, row, fits.height[row], {numbers[j] for j in needs[i]})
             waiting = [i for i in waiting if i not in ready]
+            if 2 * sum(fits.top) < len(ready):  # flat maxima move
+                self.lead = max(self.lead // 4, 1)
 
     def _height(self, n: int, under: list[Candidate]) -> float:
         """Return the residual that some fits will leave at a voxel."""
@@ -362,6 +372,8 @@ class _Search:
 
     def _n_free(self, mu: Float[Array, "m 3"], numbers: list[int], taken: list[Candidate]) -> int:
         """Return how many candidates, from the first on, are linked to no lesion and touched by nothing unforeseen."""
+        if len(numbers) == 1:
+            return int(not (self.field.joint and self.field.linked(mu, self.kept.mu).any()))
         where = self.maxima.index[:, numbers].T
         before = np.tri(len(numbers), k=-1, dtype=bool)
         touching = self.field.touching(where, where) & before
@@ -394,6 +406,8 @@ class _Search:
         """Collect what was kept."""
         kept, field = self.kept, self.field
         flags = [name for name in ("plateau", "saturated") if any(name in step.flags for step in steps)]
+        if self.stopped == "misfit":
+            flags.append("misfit")
         alpha = kept.amplitude / field.unit
         if self.config.scale == "mass" and alpha.size and sorted(alpha.tolist())[alpha.size // 2] > 3.0:
             flags.append("peak_scaled?")
