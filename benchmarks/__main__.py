@@ -12,7 +12,7 @@ from importlib import import_module
 from rich.console import Console
 from rich.table import Table
 
-MODULES = ("labels", "detection", "training")
+MODULES = ("labels", "detection", "explorer", "training")
 
 
 def main() -> None:

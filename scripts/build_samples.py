@@ -65,7 +65,8 @@ def main() -> None:
         result = detect_lesions(load_checkpoint(kind), [read_volume(path) for path in paths.images])
         heatmap = folder / "derivatives" / "lesionkit" / "sub-01" / "anat" / "sub-01_heatmap.nii.gz"
         heatmap.parent.mkdir(parents=True, exist_ok=True)
-        write_volume(heatmap, result.heatmap_as_given())
+        values = np.round(result.heatmap_as_given().data, 6)  # a certain lesion peaks above 0.01
+        write_volume(heatmap, case.labels.with_data(np.where(values < 1e-5, 0, values).astype(np.float32)))
         print(kind, len(case.lesions), "lesions;", len(result.lesions()), "found")
 
 
