@@ -27,7 +27,7 @@ def interleaved(
 ) -> dict[str, float]:
     """Return the median CPU time of each function in seconds, all threads together.
 
-    The first round warms up and finds how often a quick function must be called for a turn of `turn` seconds: called once
+    The first round warms up and finds how often a quick function must run for a turn of `turn` seconds: called once
     after a slow one it would mostly measure how the slow one left the caches.
     """
     calls: dict[str, int] = {}
