@@ -83,7 +83,8 @@ def at_spacing(images: Sequence[Volume], card: Card) -> list[Volume]:
 
 def fit_config(sigma: float | tuple[float, ...]) -> FitConfig:
     """Return the settings of detection that training chooses the threshold with, and that must be used with it."""
-    return FitConfig(sigma=sigma, min_alpha=0.05, max_lesions=400)
+    # A network's peaks are not all Gaussians: one that cannot be fitted must not end the search for the fainter ones.
+    return FitConfig(sigma=sigma, min_alpha=0.1, max_lesions=400, patience=20)
 
 
 def predict_array(

@@ -280,9 +280,19 @@ class HeatmapRegressor(pl.LightningModule):
         if not self.trainer.sanity_checking:
             self.history.append({"step": float(self.global_step), **scores})
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the history, so that a resumed run has all of it."""
+        checkpoint["history"] = self.history
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the history."""
+        self.history = list(checkpoint.get("history", []))
+
     def on_train_epoch_end(self) -> None:
         """Say in one line how it stands."""
         metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        if "loss" not in metrics:  # a resumed run closes the epoch that it stopped in
+            return
         ratio = metrics.get("loss", np.nan) / max(metrics.get("loss_of_nothing", np.nan), 1e-6)
         f1 = metrics.get("val_f1", np.nan)
         self.print(
@@ -366,6 +376,8 @@ def train(
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists and is not empty.*")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # within Lightning
+        # A resumed run first closes the epoch that it stopped in, without a validation of its own.
+        warnings.filterwarnings("ignore", message=".*could not find the monitored key.*")
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # devices found, tips
         trainer = pl.Trainer(
             accelerator=accelerator,
@@ -376,7 +388,7 @@ def train(
             reload_dataloaders_every_n_epochs=1,
             num_sanity_val_steps=0,
             callbacks=[best, last, *([RichProgressBar()] if progress else [])],
-            logger=CSVLogger(str(folder), name="log", version=""),
+            logger=CSVLogger(str(folder), name="log"),
             log_every_n_steps=config.validate_every,
             enable_progress_bar=progress,
             enable_model_summary=False,

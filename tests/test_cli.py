@@ -103,7 +103,7 @@ def test_predict_writes_the_heatmap_alone(tmp_path):
         (["train", "nowhere", "-o", "x"], "nowhere"),
         (["evaluate", "nowhere"], "nowhere"),
         (["simulate", "--kind", "t2", "-o", "x"], "t2"),
-        (["simulate", "--n", "0", "-o", "x"], "0"),
+        (["simulate", "--n", "0", "-o", "x"], "'--n'"),
         (["dance"], "dance"),
     ],
 )

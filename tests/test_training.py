@@ -23,16 +23,24 @@ from lesionkit.training import HeatmapRegressor, PatchDataset, TrainConfig, load
 from lesionkit.volume import Volume
 
 EASY = SimulationConfig(
-    kind="gad", spacing=4.0, lesions=(5.0, 0.2), contrast=(25, 30), lookalikes=0.0, clustered=0.0, confluent=0.0
+    kind="gad",
+    spacing=4.0,
+    min_size=8,
+    lesions=(8.0, 0.2),
+    contrast=(25, 30),
+    lookalikes=0.0,
+    clustered=0.0,
+    confluent=0.0,
 )
 TINY = TrainConfig(
     model=ModelConfig(levels=2, filters=8, dropout=0.0),
     patch=(16, 16, 16),
     window=24,
     batch_size=4,
-    steps=120,
-    validate_every=60,
-    learning_rate=1e-2,
+    steps=200,
+    validate_every=100,
+    learning_rate=5e-3,
+    lesion_share=0.8,
     workers=0,
 )
 
@@ -52,7 +60,7 @@ def test_a_short_training_finds_easy_lesions(cohort, trained):
     assert network.card.channels == ("ce-gad_T1w", "T1w")
     assert network.card.sigma == TINY.sigma
     assert network.card.spacing == pytest.approx((4, 4, 4))
-    assert network.card.training["config"]["steps"] == 120
+    assert network.card.training["config"]["steps"] == 200
     found = evaluate_cohort(network, cohort, split="test", max_distance=12)
     assert set(found) == set(METHODS)
     scores = {
