@@ -78,16 +78,28 @@ def test_training_is_repeatable(cohort, tmp_path):
         assert torch.equal(a, b)
 
 
-def test_resuming_goes_on_where_it_stopped(cohort, tmp_path):
+def test_a_stopped_run_resumes_to_the_same_weights(cohort, tmp_path, monkeypatch):
     config = replace(TINY, steps=8, validate_every=4)
-    whole = load_checkpoint(train(cohort, tmp_path / "whole", config, progress=False))
-    train(cohort, tmp_path / "parts", replace(config, steps=4), progress=False)
-    assert (tmp_path / "parts" / "working" / "last.ckpt").is_file()
-    resumed = load_checkpoint(train(cohort, tmp_path / "parts", config, resume=True, progress=False))
-    assert resumed.card.training["step"] in (4, 8)
-    state = torch.load(tmp_path / "parts" / "working" / "last.ckpt", weights_only=True)
-    assert state["global_step"] == 8
-    assert whole.card.training["config"] == resumed.card.training["config"]
+    train(cohort, tmp_path / "whole", config, progress=False)
+    draw = PatchDataset.__getitem__
+
+    def stop_at_step_6(self, index):
+        if self.start + index >= 6 * config.batch_size:
+            raise RuntimeError("power cut")
+        return draw(self, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PatchDataset, "__getitem__", stop_at_step_6)
+        with pytest.raises(RuntimeError, match="power cut"):
+            train(cohort, tmp_path / "parts", config, progress=False)
+    train(cohort, tmp_path / "parts", config, resume=True, progress=False)
+    whole, parts = (
+        torch.load(tmp_path / name / "working" / "last.ckpt", weights_only=True) for name in ("whole", "parts")
+    )
+    assert whole["global_step"] == parts["global_step"] == 8
+    for name, weight in whole["state_dict"].items():
+        assert torch.equal(weight, parts["state_dict"][name]), name
+    assert (tmp_path / "parts" / "history.csv").read_text() == (tmp_path / "whole" / "history.csv").read_text()
 
 
 def test_samples_depend_on_seed_and_index_alone(cohort):
