@@ -130,7 +130,7 @@ def gaussian_heatmap(
     factors, lows, highs = [], [], []
     for x, s, n in zip(array.T, width, shape, strict=True):  # all points at once: small calls cost more than their sums
         low = np.maximum(np.ceil(x - REACH * s), 0).astype(int)
-        high = np.minimum(np.floor(x + REACH * s) + 1, n).astype(int)
+        high = np.clip(np.floor(x + REACH * s) + 1, 0, n).astype(int)
         if border == "renormalise":  # a very narrow Gaussian between two voxels still reaches the nearest one
             nearest = np.clip(np.rint(x), 0, n - 1).astype(int)
             low, high = np.minimum(low, nearest), np.maximum(high, nearest + 1)
@@ -146,8 +146,13 @@ def gaussian_heatmap(
         lows.append(low.tolist())
         highs.append(high.tolist())
     factors[0] *= mass[:, None]
-    for number in range(len(array)):
-        box = tuple(slice(low[number], high[number]) for low, high in zip(lows, highs, strict=True))
+    boxes = [
+        tuple(slice(*ends) for ends in zip(low, high, strict=True))
+        for low, high in zip(zip(*lows, strict=True), zip(*highs, strict=True), strict=True)
+    ]
+    for box in boxes:
+        heatmap[box] = 0  # a page that is written before it is read costs one fault instead of two
+    for number, box in enumerate(boxes):
         if any(part.start >= part.stop for part in box):
             continue
         parts = [factor[number, : part.stop - part.start] for factor, part in zip(factors, box, strict=True)]
