@@ -20,12 +20,12 @@ from typing import Any
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
-import numpy as np  # noqa: E402
+import numpy as np  # noqa: E402 (after the thread limits)
 
-from benchmarks.resolution import resolution_study  # noqa: E402
-from benchmarks.timing import Row, interleaved  # noqa: E402
-from lesionkit.detection import Detections, FitConfig, detect, estimate_sigma  # noqa: E402
-from lesionkit.labels import gaussian_heatmap  # noqa: E402
+from benchmarks.resolution import resolution_study  # noqa: E402 (after the thread limits)
+from benchmarks.timing import Row, interleaved  # noqa: E402 (after the thread limits)
+from lesionkit.detection import Detections, FitConfig, detect, estimate_sigma  # noqa: E402 (after the thread limits)
+from lesionkit.labels import gaussian_heatmap  # noqa: E402 (after the thread limits)
 
 PEAK = (2.0 * np.pi) ** -1.5
 """Height of a lesion of mass 1 and sigma 1."""

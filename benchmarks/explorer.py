@@ -34,7 +34,7 @@ def _medians(action: Callable[[object], object], values: Iterable[object]) -> tu
 def _look(explorer: Explorer) -> None:
     """Read everything that views show."""
     for lesions in (explorer.lesions, explorer.outcome):
-        lesions.verdicts  # noqa: B018
+        lesions.verdicts  # noqa: B018 (read for its cost)
     for name in ("kept", "status", "score", "curve", "spread", "patch"):
         getattr(explorer, name)
     explorer.profile(0)
@@ -66,7 +66,13 @@ def rows(*, quick: bool = False) -> list[Row]:
     cursors = rng.integers(-1, explorer.trajectory.last + 1, repeats)
     there_and_back = [-1 if i % 2 else explorer.trajectory.last for i in range(repeats)]
     thresholds = rng.uniform(0.1, 1.0, repeats)
-    forward = lambda _: explorer.step_forward() if explorer.cursor < explorer.trajectory.last else explorer.first()  # noqa: E731
+
+    def forward(_: object) -> None:
+        if explorer.cursor < explorer.trajectory.last:
+            explorer.step_forward()
+        else:
+            explorer.first()
+
     for what, command, values in (
         ("step", forward, range(repeats)),
         ("scrub anywhere", lambda cursor: explorer.go_to(int(cursor)), cursors),

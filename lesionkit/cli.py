@@ -172,7 +172,7 @@ def train(
 
     config = TrainConfig.preset(preset.value)
     changes = {"steps": steps, "sigma": sigma, "seed": seed}
-    config = replace(config, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
+    config = replace(config, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]  # names and types as above
     path = run(read_cohort(cohort), output, config, resume=resume, progress=console.is_terminal)
     card = load_checkpoint(path).card
     scores = ", ".join(f"{name} {value:.3f}" for name, value in card.training["validation"].items())

@@ -64,7 +64,7 @@ def fit_group(
     trial = np.concatenate([np.asarray(amplitude, float)[:, None], np.asarray(mu, float)], 1)
     best, point, matrix = np.inf, trial, np.eye(4 * m)
     damping, slow, iteration = 1e-3, 0, 0
-    for iteration in range(1, max_iterations + 1):  # noqa: B007
+    for iteration in range(1, max_iterations + 1):  # noqa: B007 (read after the loop)
         sse, normal, gradient = _normal_equations(box, energy, trial, inverse)
         if sse <= best:
             gain = best - sse

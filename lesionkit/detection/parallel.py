@@ -96,11 +96,11 @@ def _detect_case(number: int, source: Any, config: FitConfig) -> tuple[int, Dete
 def _on_dask(sources: list[Any], config: FitConfig, scheduler: Any) -> Iterator[tuple[int, Detections | FailedCase]]:
     from distributed import Client, as_completed
 
-    client: Any = Client(scheduler) if isinstance(scheduler, str) else scheduler  # type: ignore[no-untyped-call]
+    client: Any = Client(scheduler) if isinstance(scheduler, str) else scheduler  # type: ignore[no-untyped-call]  # Dask has no types
     try:
         futures = [client.submit(_detect_case, i, source, config, pure=False) for i, source in enumerate(sources)]
         place = {future.key: i for i, future in enumerate(futures)}
-        for future in as_completed(futures):  # type: ignore[no-untyped-call]
+        for future in as_completed(futures):  # type: ignore[no-untyped-call]  # Dask has no types
             if future.status == "finished":
                 yield future.result()
             else:  # the worker died
