@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Real
@@ -39,8 +39,43 @@ def rates(
         return hits / (hits + fp), hits / (hits + fn), 2 * hits / (2 * hits + fp + fn)
 
 
+class Counted(Protocol):
+    """What has the three counts from which every rate follows."""
+
+    @property
+    def tp(self) -> int:
+        """Number of true positives."""
+
+    @property
+    def fp(self) -> int:
+        """Number of false positives."""
+
+    @property
+    def fn(self) -> int:
+        """Number of false negatives."""
+
+
+class Rated:
+    """Precision, recall and F1 of anything that is `Counted`; NaN where a rate is 0/0."""
+
+    @property
+    def precision(self: Counted) -> float:
+        """Share of the predictions that are true lesions; NaN where nothing was predicted."""
+        return float(rates(self.tp, self.fp, self.fn)[0])
+
+    @property
+    def recall(self: Counted) -> float:
+        """Share of the true lesions that are found; NaN where there is nothing to find."""
+        return float(rates(self.tp, self.fp, self.fn)[1])
+
+    @property
+    def f1(self: Counted) -> float:
+        """Harmonic mean of precision and recall, 2 tp / (2 tp + fp + fn); NaN where both sets are empty."""
+        return float(rates(self.tp, self.fp, self.fn)[2])
+
+
 @dataclass(frozen=True, eq=False)
-class Matching:
+class Matching(Rated):
     """Which predicted point was matched with which true one."""
 
     pairs: Int[np.ndarray, "k 2"]
@@ -66,21 +101,6 @@ class Matching:
     def fn(self) -> int:
         """Number of false negatives: true points without a partner."""
         return self.n_true - self.tp
-
-    @property
-    def precision(self) -> float:
-        """Share of the predicted points that are matched; NaN where nothing was predicted."""
-        return float(rates(self.tp, self.fp, self.fn)[0])
-
-    @property
-    def recall(self) -> float:
-        """Share of the true points that are matched; NaN where there is nothing to find."""
-        return float(rates(self.tp, self.fp, self.fn)[1])
-
-    @property
-    def f1(self) -> float:
-        """Harmonic mean of precision and recall, 2 tp / (2 tp + fp + fn); NaN where both sets are empty."""
-        return float(rates(self.tp, self.fp, self.fn)[2])
 
     @cached_property
     def matched_predicted(self) -> Bool[np.ndarray, " n_predicted"]:
