@@ -436,6 +436,33 @@ def test_listeners_may_change_the_explorer():
     np.testing.assert_array_equal(view.residual, explorer.residual)
 
 
+def test_settled_comes_once_and_last_with_all_names():
+    explorer = explorer_of(truth=POINTS)
+    view, settled = Recorder(explorer), []
+    explorer.settled.connect(lambda names: settled.append((names, view.take())))
+    explorer.go_to(4)
+    explorer.set_threshold(0.6)
+    explorer.set_threshold(0.6)
+    assert len(settled) == 2
+    for names, fired in settled:
+        assert sorted(names) == sorted(fired)
+    assert {"residual", "cursor", "lesions", "position"} <= settled[0][0]
+
+
+def test_a_change_made_when_all_is_settled_is_announced_too():
+    explorer = explorer_of()
+    heard = []
+
+    def finish(names: frozenset[str]) -> None:
+        heard.append((explorer.cursor, "cursor" in names))
+        if explorer.cursor == 0:
+            explorer.go_to(3)
+
+    explorer.settled.connect(finish)
+    explorer.go_to(0)
+    assert heard == [(0, True), (3, True)]
+
+
 def test_listeners_that_never_rest_are_stopped():
     explorer = explorer_of()
     explorer.threshold_changed.connect(lambda value: explorer.set_threshold(1.0 - value))

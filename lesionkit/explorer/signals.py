@@ -23,11 +23,19 @@ class Announcer:
         Name -> function that returns the key, in the order of firing.
     emit : function of a name
         Fires a signal.
+    settle : function of the names that have fired
+        Called once everything is announced; it may make changes, which are announced too.
     """
 
-    def __init__(self, keys: Mapping[str, Callable[[], Hashable]], emit: Callable[[str], object]) -> None:
+    def __init__(
+        self,
+        keys: Mapping[str, Callable[[], Hashable]],
+        emit: Callable[[str], object],
+        settle: Callable[[frozenset[str]], object],
+    ) -> None:
         self._keys = keys
         self._emit = emit
+        self._settle = settle
         self._announced = {name: key() for name, key in keys.items()}
         self._values: dict[str, tuple[Hashable, Any]] = {}
         self._announcing = False
@@ -46,6 +54,7 @@ class Announcer:
             return
         self._announcing = True
         failed: Exception | None = None
+        unsettled: set[str] = set()
         try:
             for _ in range(MOST_ROUNDS):
                 fired = False
@@ -54,12 +63,20 @@ class Announcer:
                     if now == self._announced[name]:
                         continue
                     self._announced[name], fired = now, True
+                    unsettled.add(name)
                     try:
                         self._emit(name)
                     except Exception as error:  # the other views are not to blame
                         failed = failed or error
-                if not fired:
+                if fired:
+                    continue
+                if not unsettled:
                     break
+                names, unsettled = frozenset(unsettled), set()
+                try:
+                    self._settle(names)
+                except Exception as error:
+                    failed = failed or error
             else:
                 raise RuntimeError(f"listeners changed the state in each of {MOST_ROUNDS} rounds of signals")
         finally:

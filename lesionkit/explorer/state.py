@@ -109,6 +109,7 @@ class State:
     speed_changed = Signal(float)
     busy_changed = Signal(bool, description="whether a search runs in the worker")
     error_changed = Signal(str, description="a message; empty if there is none")
+    settled = Signal(frozenset, description="after all signals of a change: their names, for views that draw once")
 
     def __init__(
         self, case: Case, annotation: Annotation, config: FitConfig, threshold: float, refitter: Refitter
@@ -120,7 +121,7 @@ class State:
         self._n_edits = 0
         self._begin(case, annotation)
         self._edited.clear()  # nobody has seen it before
-        self._announcer = Announcer(self._keys(), self._emit)
+        self._announcer = Announcer(self._keys(), self._emit, self.settled.emit)
 
     def _begin(self, case: Case, annotation: Annotation) -> None:
         """Stand at the start of a map that has not been searched yet."""
