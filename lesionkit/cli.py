@@ -1,4 +1,4 @@
-"""The command line: `lesionkit demo | simulate | train | predict | detect | evaluate | points convert`.
+"""The command line: `lesionkit demo | simulate | import | train | predict | detect | evaluate | points convert`.
 
 Exit codes: 0 done, 1 our fault, 2 the input or the arguments, 130 interrupted. Heavy libraries load inside the
 commands, so that `--help` is quick.
@@ -18,11 +18,13 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from lesionkit.checkpoints import Checkpoint
+    from lesionkit.importing import ImportRow
     from lesionkit.metrics import CasePoints, ScoreTable
     from lesionkit.pipeline import CaseResult
     from lesionkit.volume import Volume
@@ -56,6 +58,13 @@ class Preset(StrEnum):
     gad = "gad"
     flair = "flair"
     paper = "paper"
+
+
+class Outside(StrEnum):
+    """What to do with points outside the brain."""
+
+    refuse = "refuse"
+    drop = "drop"
 
 
 class Units(StrEnum):
@@ -177,6 +186,72 @@ def train(
     card = load_checkpoint(path).card
     scores = ", ".join(f"{name} {value:.3f}" for name, value in card.training["validation"].items())
     console.print(f"{path}: validation {scores}; threshold {card.threshold:.3f}")
+
+
+@app.command("import")
+def import_(
+    folder: Annotated[
+        Path, typer.Argument(help="Images and points: a folder a patient, or names that start with the patient.")
+    ],
+    output: Output,
+    like: Annotated[
+        str | None, typer.Option(help="Take channels and spacing from this checkpoint, to fine-tune it.")
+    ] = None,
+    channels: Annotated[str | None, typer.Option(help="Images to take, in order, such as ce-gad_T1w,T1w.")] = None,
+    spacing: Annotated[str | None, typer.Option(help="Voxel edges in mm, such as 1 or 0.9,0.9,3.")] = None,
+    kind: Annotated[str | None, typer.Option(help="What the points are, such as flair or gad.")] = None,
+    units: Annotated[Units | None, typer.Option(help="What coordinates in tables are, where it is open.")] = None,
+    outside: Annotated[Outside, typer.Option(help="A patient with points outside the brain: what to do.")] = (
+        Outside.refuse
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="Of the split by patient.")] = 0,
+) -> None:
+    """Check your images and points and make a BIDS cohort of them; one row a file says what was done."""
+    from lesionkit.importing import ImportConfig, NothingImported, import_cohort
+
+    settings: dict[str, Any] = {"units": units, "outside": outside.value, "seed": seed}
+    if like is not None:
+        from lesionkit.checkpoints import load_checkpoint
+
+        card = load_checkpoint(like).card
+        settings |= {"channels": card.channels, "spacing": card.spacing, "kind": card.kind}
+    if channels is not None:
+        settings["channels"] = tuple(name.strip() for name in channels.split(","))
+    if spacing is not None:
+        settings["spacing"] = _edges(spacing)
+    if kind is not None:
+        settings["kind"] = kind
+    with _progress() as bar:
+        task = bar.add_task("patients", total=None)
+        try:
+            report = import_cohort(
+                folder, output, ImportConfig(**settings),
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )  # fmt: skip
+        except NothingImported as refusal:
+            _print_import(refusal.rows)
+            raise
+    _print_import(report.rows)
+    cohort = report.cohort
+    shares = ", ".join(f"{len(cohort.split(name))} {name}" for name in ("train", "validation", "test"))
+    console.print(f"{len(cohort)} patients in {output} ({shares})", markup=False, soft_wrap=True)
+
+
+def _edges(text: str) -> float | tuple[float, ...]:
+    try:
+        edges = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(
+            f"--spacing is {text!r}; one or three numbers (mm), such as 1 or 0.9,0.9,3, are wanted"
+        ) from None
+    return edges[0] if len(edges) == 1 else edges
+
+
+def _print_import(rows: Sequence[ImportRow]) -> None:
+    colours = {"imported": "green", "refused": "red", "left out": "yellow"}
+    for row in rows:
+        text = Text.assemble((f"{row.status:<9}", colours[row.status]), f" {row.file}: {row.what}")
+        console.print(text, soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -398,7 +473,7 @@ def _progress() -> Iterator[Progress]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=errors, transient=True) as bar:
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
         yield bar
 
 

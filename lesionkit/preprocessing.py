@@ -14,6 +14,23 @@ from scipy import ndimage
 from lesionkit.volume import Volume
 
 
+def check_orthogonal(image: Volume) -> None:
+    """Raise unless the axes of an image are at right angles, to 1 degree: elsewhere a spacing means nothing.
+
+    Raises
+    ------
+    ValueError
+        Naming the angle.
+    """
+    axes = image.affine[:3, :3] / np.sqrt((image.affine[:3, :3] ** 2).sum(axis=0))
+    cosines = np.abs(np.triu(axes.T @ axes, 1))
+    if cosines.max() > np.sin(np.deg2rad(1.0)):
+        angle = 90 - np.rad2deg(np.arcsin(min(float(cosines.max()), 1.0)))
+        raise ValueError(
+            f"has axes at an angle of {angle:.1f} degrees; right angles are wanted: resample it onto a plain grid"
+        )
+
+
 def brain_mask(image: Volume) -> Bool[np.ndarray, "i j k"]:
     """Return the brain: what is not 0 in a skull-stripped image, a rough threshold mask in any other.
 
@@ -81,6 +98,7 @@ def prepare(images: Sequence[Volume]) -> tuple[Float[np.ndarray, "channels i j k
         If the images are not on one grid, or one of them is constant.
     """
     first = images[0]
+    check_orthogonal(first)
     for number, image in enumerate(images[1:], start=2):
         if not image.same_grid(first):
             raise ValueError(f"image {number} is not on the grid of image 1: {image!r} and {first!r}")

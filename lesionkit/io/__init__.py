@@ -15,10 +15,11 @@ from lesionkit.io.cohorts import (
     write_cohort_description,
     write_participants,
 )
-from lesionkit.io.files import DataError, atomic_path
+from lesionkit.io.files import DataError, atomic_folder, atomic_path
 from lesionkit.io.images import MAX_VOXELS, check_same_grid, read_volume, write_volume
+from lesionkit.io.pointlist import one_line
 from lesionkit.io.points import POINT_ENDINGS, ImportedPoints, convert_points, export_points, import_points
-from lesionkit.io.tables import POINT_COLUMNS, read_points, write_points
+from lesionkit.io.tables import POINT_COLUMNS, read_points, read_table, write_points, write_table
 
 __all__ = [
     "MAX_VOXELS",
@@ -29,17 +30,21 @@ __all__ = [
     "Cohort",
     "DataError",
     "ImportedPoints",
+    "atomic_folder",
     "atomic_path",
     "case_layout",
     "check_same_grid",
     "convert_points",
     "export_points",
     "import_points",
+    "one_line",
     "read_cohort",
     "read_points",
+    "read_table",
     "read_volume",
     "write_cohort_description",
     "write_participants",
     "write_points",
+    "write_table",
     "write_volume",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import secrets
+import shutil
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -86,6 +87,54 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         if not done:
             with suppress(OSError):
                 temporary.unlink()
+            for folder in made:
+                with suppress(OSError):
+                    folder.rmdir()
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Write a folder as a whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+        The folder to make; it must not exist, or be empty.
+
+    Yields
+    ------
+    Path
+        A new folder beside it. It takes the place of `path` when the block ends, and is removed with all that is in it
+        when the block raises.
+
+    Raises
+    ------
+    DataError
+        If `path` is a file or holds something, or the system refuses to write.
+    """
+    path = Path(path)
+    wanted = "the name of a new folder is wanted"
+    try:
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
+            raise data_error(path, "exists and is no folder", wanted)
+        if path.is_dir() and any(path.iterdir()):
+            raise data_error(path, "holds files already, which stay as they are", wanted)
+        temporary = path.absolute().with_name(f".{path.absolute().name}.{secrets.token_hex(6)}")
+        made = [folder for folder in temporary.parents if not folder.exists()]
+    except OSError as error:
+        raise data_error(path, f"is no usable path ({error.strerror or error})", wanted) from error
+    done = False
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        os.replace(temporary, path)
+        done = True
+    except OSError as error:
+        wrong = f"cannot be written ({error.strerror or error})"
+        raise data_error(path, wrong, "a writable place is wanted") from error
+    finally:
+        if not done:
+            shutil.rmtree(temporary, ignore_errors=True)
             for folder in made:
                 with suppress(OSError):
                     folder.rmdir()
