@@ -6,17 +6,19 @@ In: a network and its `Card`. Out: the same, from a path or from the name of a s
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from lesionkit.io import DataError, atomic_path
-from lesionkit.model import ModelConfig, UNet
+
+if TYPE_CHECKING:
+    from lesionkit.model import UNet
 
 SHIPPED = ("gad", "flair")
 """Names of the checkpoints that come with the package."""
@@ -74,6 +76,8 @@ def save_checkpoint(path: str | Path, model: UNet, card: Card, *, half: bool = T
     half : bool
         Store 16-bit weights (half the size; the heatmap changes by less than 1e-3 of its peak).
     """
+    from safetensors.torch import save
+
     weights = {
         name: (w.half() if half and w.is_floating_point() else w).contiguous().cpu()
         for name, w in model.state_dict().items()
@@ -102,29 +106,64 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
         If the file is missing, is not safetensors (a pickled `.pt` is refused, since opening one can run code), or was
         not written by this kit.
     """
-    path = Path(source)
-    name = str(source)
-    if name in SHIPPED:
-        path = Path(str(resources.files("lesionkit").joinpath(f"data/{name}.safetensors")))
-    if not path.is_file():
-        raise DataError(f"{source}: no such checkpoint; a .safetensors file or one of {', '.join(SHIPPED)} is wanted")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
-        raise DataError(
-            f"{path}: not a safetensors file ({error}); checkpoints of `lesionkit train` are wanted"
-        ) from error
+    from lesionkit.model import ModelConfig, UNet
+
+    path = _path(source)
+    with _opened(path, "pt") as (file, header):
+        weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 (not a dict)
     try:
         model = UNet(ModelConfig(**json.loads(header["model"])))
         card = _card(json.loads(header["card"]))
         model.load_state_dict(weights)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise DataError(
-            f"{path}: not a checkpoint of lesionkit ({error}); one written by `lesionkit train` is wanted"
-        ) from error
+        raise _foreign(path, error) from error
     return Checkpoint(model.eval(), card, path.stem)
+
+
+def read_card(source: str | Path) -> Card:
+    """Read what one must know of a checkpoint, without its weights and without torch.
+
+    Parameters
+    ----------
+    source : path or {"gad", "flair"}
+        As in `load_checkpoint`.
+
+    Raises
+    ------
+    DataError
+        As in `load_checkpoint`.
+    """
+    path = _path(source)
+    with _opened(path, "numpy") as (_, header):
+        try:
+            return _card(json.loads(header["card"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise _foreign(path, error) from error
+
+
+def _path(source: str | Path) -> Path:
+    path = Path(source)
+    if str(source) in SHIPPED:
+        path = Path(str(resources.files("lesionkit").joinpath(f"data/{source}.safetensors")))
+    if not path.is_file():
+        raise DataError(f"{source}: no such checkpoint; a .safetensors file or one of {', '.join(SHIPPED)} is wanted")
+    return path
+
+
+@contextmanager
+def _opened(path: Path, framework: str) -> Iterator[tuple[Any, dict[str, str]]]:
+    """Open a file of weights; also return its header."""
+    try:
+        with safe_open(path, framework=framework) as file:
+            yield file, file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise DataError(
+            f"{path}: not a safetensors file ({error}); checkpoints of `lesionkit train` are wanted"
+        ) from error
+
+
+def _foreign(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: not a checkpoint of lesionkit ({error}); one written by `lesionkit train` is wanted")
 
 
 def _card(values: dict[str, Any]) -> Card:

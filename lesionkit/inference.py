@@ -16,10 +16,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lesionkit.checkpoints import Card, Checkpoint
-from lesionkit.detection import FitConfig
+from lesionkit.detection import fit_config
 from lesionkit.model import UNet
 from lesionkit.preprocessing import prepare
 from lesionkit.volume import Volume, resample
+
+__all__ = ["at_spacing", "fast_bf16", "fit_config", "predict", "predict_array"]
 
 
 @cache
@@ -79,12 +81,6 @@ def at_spacing(images: Sequence[Volume], card: Card) -> list[Volume]:
         image if np.allclose(image.spacing, card.spacing, rtol=0.02) else resample(image, card.spacing)
         for image in images
     ]
-
-
-def fit_config(sigma: float | tuple[float, ...]) -> FitConfig:
-    """Return the settings of detection that training chooses the threshold with, and that must be used with it."""
-    # A network's peaks are not all Gaussians: one that cannot be fitted must not end the search for the fainter ones.
-    return FitConfig(sigma=sigma, min_alpha=0.1, max_lesions=400, patience=20)
 
 
 def predict_array(

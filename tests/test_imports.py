@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import lesionkit
+from lesionkit.checkpoints import load_checkpoint, read_card
 
 HEAVY = (
     "torch",
@@ -41,6 +42,11 @@ def test_numeric_stages_load_nothing_heavy(module: str) -> None:
 
 def test_reading_images_needs_no_network_library() -> None:
     assert _loaded("import lesionkit.io") & {"torch", "lightning", "plotly", "matplotlib"} == set()
+
+
+def test_a_card_can_be_read_without_torch() -> None:
+    assert "torch" not in _loaded("from lesionkit.checkpoints import read_card; read_card('gad')")
+    assert read_card("gad") == load_checkpoint("gad").card
 
 
 @pytest.mark.parametrize("name", [name for name in lesionkit.__all__ if name != "__version__"])

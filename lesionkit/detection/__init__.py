@@ -8,7 +8,7 @@ unknown sigma, `parallel` whole cohorts.
 from __future__ import annotations
 
 from lesionkit.detection.parallel import FailedCase, detect_many
-from lesionkit.detection.records import Detections, FitConfig, FitStep, Refit, Replay
+from lesionkit.detection.records import Detections, FitConfig, FitStep, Refit, Replay, fit_config
 from lesionkit.detection.search import detect, fit_steps
 from lesionkit.detection.width import SigmaEstimate, estimate_sigma
 
@@ -23,5 +23,6 @@ __all__ = [
     "detect",
     "detect_many",
     "estimate_sigma",
+    "fit_config",
     "fit_steps",
 ]

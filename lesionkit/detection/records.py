@@ -112,6 +112,12 @@ class FitConfig:
         return np.broadcast_to(widths, (ndim,)).copy()
 
 
+def fit_config(sigma: float | tuple[float, ...] | Literal["estimate"]) -> FitConfig:
+    """Return the settings for predicted heatmaps: those that training chooses the threshold with."""
+    # A network's peaks are not all Gaussians: one that cannot be fitted must not end the search for the fainter ones.
+    return FitConfig(sigma=sigma, min_alpha=0.1, max_lesions=400, patience=20)
+
+
 class Refit(NamedTuple):
     """A lesion as a joint refit left it."""
 
