@@ -1,4 +1,4 @@
-"""Run the benchmarks, target beside measured: `python -m benchmarks [--quick] [labels|detection|training ...]`.
+"""Run the benchmarks, target beside measured: `python -m benchmarks [--quick] [labels|detection|metrics|training ...]`.
 
 `python -m benchmarks resolution -o DIR` writes the resolution study of the detector instead.
 """
@@ -12,7 +12,7 @@ from importlib import import_module
 from rich.console import Console
 from rich.table import Table
 
-MODULES = ("labels", "detection", "explorer", "training")
+MODULES = ("labels", "detection", "metrics", "explorer", "training")
 
 
 def main() -> None:

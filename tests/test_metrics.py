@@ -14,7 +14,13 @@ from lesionkit.metrics import (
     CasePoints,
     Score,
     SizeScore,
+    activity,
+    activity_probability,
     choose_threshold,
+    count_distribution,
+    froc,
+    froc_score,
+    lesion_counts,
     precision_recall,
     score_cohort,
     score_points,
@@ -200,3 +206,122 @@ def test_agreement_with_scikit_learn() -> None:
 
 def test_results_are_plain_frames() -> None:
     assert isinstance(score_points(cohort(), 0.5).to_frame(), pd.DataFrame)
+
+
+def alphas(*values: float, true: int = 0, subject: str = "", split: str = "") -> CasePoints:
+    """One candidate an alpha, 100 mm apart; the first `true` of them are lesions, or as many as there are and more."""
+    n = len(values)
+    return CasePoints(
+        predicted=line(*(100.0 * k for k in range(n))),
+        score=np.array(values, dtype=float),
+        true=line(*(100.0 * k for k in range(true))),
+        sizes=np.full(true, 20.0),
+        subject=subject,
+        split=split,
+    )
+
+
+def test_intervals_hold_the_rate_and_shrink_with_the_cohort(rng: np.random.Generator) -> None:
+    def cases(n: int) -> list[CasePoints]:
+        return [alphas(*rng.random(6), true=int(rng.integers(1, 8))) for _ in range(n)]
+
+    widths = []
+    for n in (20, 320):
+        table = score_points(cases(n), 0.3)
+        ends = table.intervals(rng=rng)
+        assert ends.index.tolist() == table.to_frame().index.tolist()
+        for rate in ("precision", "recall", "f1"):
+            assert ends.loc["all", f"{rate}_low"] < getattr(table.pooled, rate) < ends.loc["all", f"{rate}_high"]
+        widths.append(ends.loc["all", "f1_high"] - ends.loc["all", "f1_low"])
+        assert np.isnan(ends.loc["small"]).all()  # no lesion of that size
+        assert ends.loc["medium", "recall_low"] == pytest.approx(ends.loc["all", "recall_low"])
+    assert widths[1] == pytest.approx(widths[0] / 4, rel=0.4)
+
+
+def test_intervals_cover_as_often_as_they_say(rng: np.random.Generator) -> None:
+    covered = []
+    for _ in range(200):
+        cases = [alphas(*(rng.random(5) < 0.7).astype(float), true=5) for _ in range(60)]
+        ends = score_points(cases, 0.5).intervals(rng=rng, level=0.9, resamples=400).loc["all"]
+        covered.append(ends["recall_low"] <= 0.7 <= ends["recall_high"])
+    assert 0.82 <= np.mean(covered) <= 0.97
+
+
+def test_intervals_of_nothing_are_refused(rng: np.random.Generator) -> None:
+    with pytest.raises(ValueError, match="no patient"):
+        score_cohort([]).intervals(rng=rng)
+    with pytest.raises(ValueError, match="level"):
+        score_points(cohort(), 0.5).intervals(rng=rng, level=1.0)
+
+
+def test_froc_counted_by_hand() -> None:
+    table = froc(cohort())
+    np.testing.assert_allclose(table["threshold"], [np.inf, 0.9, 0.7, 0.6, 0.3, 0.1])
+    np.testing.assert_allclose(table["fp_per_patient"], np.array([0, 0, 1, 1, 2, 3]) / 3)
+    np.testing.assert_allclose(table["sensitivity"], [0, 0.25, 0.25, 0.5, 0.5, 0.5])
+    assert froc_score(table, at=(0.0, 1 / 3, 8.0)) == pytest.approx((0.25 + 0.5 + 0.5) / 3)
+    with pytest.raises(ValueError, match="at least one patient"):
+        froc([])
+
+
+def test_activity_counts_patients_not_lesions() -> None:
+    cases = [alphas(0.9, 0.8, true=1), alphas(0.2, true=3), alphas(0.6), alphas(), alphas(0.1)]
+    found = activity(cases, 0.5)
+    assert (found.tp, found.fn, found.fp, found.tn) == (1, 1, 1, 2)
+    assert found.sensitivity == 0.5
+    assert found.specificity == pytest.approx(2 / 3)
+    assert found.accuracy == 0.6
+    assert found.auc == pytest.approx(5 / 6)  # 0.98 is above all three, 0.2 above two of them
+    assert np.isnan(activity([alphas(0.4, true=1)], 0.5).specificity)
+    assert np.isnan(activity([alphas(0.4, true=1)], 0.5).auc)
+
+
+def test_probability_of_activity() -> None:
+    assert activity_probability(np.array([0.5, 0.5])) == 0.75
+    assert activity_probability(np.empty(0)) == 0.0
+    assert activity_probability(np.array([1.3, 0.2])) == 1.0
+
+
+@given(st.lists(st.floats(0, 1), max_size=12))
+def test_the_count_distribution_equals_the_sum_over_all_subsets(alpha: list[float]) -> None:
+    direct = np.zeros(len(alpha) + 1)
+    for subset in range(2 ** len(alpha)):
+        exists = [(subset >> k) & 1 for k in range(len(alpha))]
+        direct[sum(exists)] += np.prod([p if there else 1 - p for p, there in zip(alpha, exists, strict=True)])
+    np.testing.assert_allclose(count_distribution(np.array(alpha)), direct, atol=1e-12)
+
+
+def test_the_count_distribution_has_the_moments_of_its_alphas(rng: np.random.Generator) -> None:
+    alpha = rng.random(300)
+    distribution = count_distribution(alpha)
+    number = np.arange(301)
+    assert distribution.sum() == pytest.approx(1)
+    assert (distribution @ number) == pytest.approx(alpha.sum())
+    variance = distribution @ (number - alpha.sum()) ** 2
+    assert variance == pytest.approx((alpha * (1 - alpha)).sum())
+
+
+def test_lesion_counts_of_known_cases() -> None:
+    table = lesion_counts([alphas(1.0, 1.2, true=2, subject="a"), alphas(0.5, 0.5, true=1), alphas(0.0, true=4)])
+    assert table["subject"].tolist() == ["a", "2", "3"]
+    np.testing.assert_allclose(table["expected"], [2, 1, 0])
+    np.testing.assert_allclose(table["p_true"], [1, 0.5, 0])
+    assert table[["low", "high"]].to_numpy().tolist() == [[2, 2], [0, 2], [0, 0]]
+    assert table["covered"].tolist() == [True, True, False]
+    np.testing.assert_allclose(table["crps"], [0, 0.25**2 + 0.25**2, 4])
+    with pytest.raises(ValueError, match="level"):
+        lesion_counts([], level=0.0)
+
+
+def test_intervals_of_counts_cover_where_alphas_are_true(rng: np.random.Generator) -> None:
+    covered = []
+    for _ in range(400):
+        alpha = rng.random(20)
+        exists = int((rng.random(20) < alpha).sum())
+        covered += lesion_counts([alphas(*alpha, true=exists)])["covered"].tolist()
+    assert 0.88 <= np.mean(covered) <= 0.99  # counts are whole numbers: a little more than asked for
+
+
+def test_unfitted_alphas_belong_to_their_candidates() -> None:
+    with pytest.raises(ValueError, match=r"unfitted of a case: got shape \(1,\), wanted \(2,\)"):
+        CasePoints(predicted=line(1, 2), score=np.ones(2), true=line(), sizes=np.empty(0), unfitted=np.ones(1))
