@@ -1,0 +1,240 @@
+"""The picture of a view where no script runs: on GitHub, in a mail, in a notebook that is opened without a kernel.
+
+In: an explorer, or the panels of a lesson. Out: a PNG. Matplotlib, which is loaded when a picture is made; the same
+input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from lesionkit.explorer import Explorer
+from lesionkit.figures import HEAT_COLOURS, STATUS_COLOURS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from lesionkit.explorer import Sections
+    from lesionkit.widgets.lesson import Panel
+
+COLD_COLOURS = ("#b5e0ff", "#3f94e8", "#1450a0", "#0b1b3a")
+VERDICT_COLOURS = {
+    "tp": STATUS_COLOURS["TP"],
+    "fp": STATUS_COLOURS["FP"],
+    "fn": STATUS_COLOURS["FN"],
+    "kept": STATUS_COLOURS["detected"],
+    "below": "#8a94a3",
+}
+LINES = ("#4aa8ff", "#f2725c", "#2fbf8f", "#c79bff", "#e0a526")
+PLANES = (("axial", 2, 0, 1), ("coronal", 1, 0, 2), ("sagittal", 0, 1, 2))
+DPI = 96
+
+
+def print_explorer(explorer: Explorer, overlay: str = "heatmap") -> bytes:
+    """Draw planes through the present position, and alpha with the threshold."""
+    ndim = explorer.heatmap.ndim
+    planes = PLANES if ndim == 3 else PLANES[:1]
+    figure = _figure(11.0, 5.6)
+    low, high = _tissue(explorer)
+    extent = (high - low) * explorer.spacing
+    grid = figure.add_gridspec(
+        2, len(planes), height_ratios=(3.2, 1.5), width_ratios=[extent[r] for _, _, r, _ in planes]
+    )
+    for n, plane in enumerate(planes):
+        _print_plane(figure.add_subplot(grid[0, n]), explorer, overlay, plane)
+    _print_bars(figure.add_subplot(grid[1, :]), explorer)
+    score = explorer.score
+    found = f"{len(explorer.kept)} lesions with alpha of {explorer.threshold:.2f} or more"
+    scored = "" if score is None else f": {score.tp} hits, {score.fp} false alarms, {score.fn} missed"
+    figure.suptitle(f"{explorer.status}; {found}{scored}", fontsize=10, color="#55616f")
+    return _png(figure)
+
+
+def print_panels(panels: Sequence[Panel], note: str = "") -> bytes:
+    """Draw the panels of a lesson beside each other."""
+    widths = [panel.width / DPI for panel in panels]
+    figure = _figure(sum(widths) + 0.3 * len(panels), max(panel.height for panel in panels) / DPI + 0.7)
+    for axes, panel in zip(figure.subplots(1, len(panels), width_ratios=widths, squeeze=False)[0], panels, strict=True):
+        axes.set_title(panel.title, fontsize=10)
+        if panel.kind == "lines":
+            _print_lines(axes, panel.spec)
+        else:
+            _print_picture(axes, panel.spec)
+    figure.suptitle(note, y=0.02, va="bottom", fontsize=9, color="#55616f")
+    return _png(figure)
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+
+
+def _png(figure: Figure) -> bytes:
+    """Write the figure with few colours: a third of the size, and nobody sees it."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", metadata={"Software": None})
+    picture = Image.open(stream).convert("RGB").quantize(200, dither=Image.Dither.NONE)
+    small = io.BytesIO()
+    picture.save(small, format="PNG", optimize=True)
+    return small.getvalue()
+
+
+def _heat(name: str, colours: Sequence[str], *, clear: bool) -> Any:
+    """Colour map; `clear` lets what lies below show through near 0."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    table = LinearSegmentedColormap.from_list(name, list(colours))(np.linspace(0, 1, 256))
+    if clear:
+        table[:, 3] = np.clip((np.linspace(0, 1, 256) - 0.03) / 0.22, 0, 1) * 0.75
+    return LinearSegmentedColormap.from_list(name, table)
+
+
+def _signed() -> Any:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    warm = _heat("warm", HEAT_COLOURS, clear=True)(np.linspace(0, 1, 256))
+    cold = _heat("cold", COLD_COLOURS[::-1], clear=True)(np.linspace(0, 1, 256))
+    return LinearSegmentedColormap.from_list("signed", np.concatenate([cold[::-1], warm]), N=512)
+
+
+def _print_plane(axes: Axes, explorer: Explorer, overlay: str, plane: tuple[str, int, int, int]) -> None:
+    name, across, right, up = plane
+    flat = explorer.heatmap.ndim == 2
+    at, spacing = explorer.position, explorer.spacing
+
+    def cut(volume: np.ndarray) -> np.ndarray:
+        return np.asarray(volume if flat else volume.take(round(at[across]), axis=across)).T
+
+    axes.set_facecolor("black")
+    shown: dict[str, Any] = {"origin": "lower", "aspect": spacing[up] / spacing[right]}
+    if explorer.image is not None:
+        slab = cut(explorer.image)
+        window: dict[str, Any] = {"vmin": float(explorer.image.min()), "vmax": _bright(explorer.image)}
+        axes.imshow(slab, cmap="gray", interpolation="bilinear", **window, **shown)
+    top = max(float(explorer.heatmap.max()), 1e-12)
+    if overlay != "none":
+        maps = {"heatmap": explorer.heatmap, "residual": explorer.residual, "label": explorer.label}
+        axes.imshow(cut(maps[overlay]), cmap=_signed(), vmin=-top, vmax=top, interpolation="nearest", **shown)
+    normal = 0 if flat else across
+    if explorer.truth is not None and explorer.score is not None:
+        found = explorer.score.matched_true
+        for row, x, y, rx, ry in _ellipses(explorer.rings(normal, of="truth"), right, up):
+            if found[row]:
+                axes.plot([x], [y], marker="+", color="white", ms=6)
+            else:
+                _ring(axes, x, y, rx, ry, VERDICT_COLOURS["fn"], ls="--")
+    verdicts = explorer.lesions.verdicts
+    for row, x, y, rx, ry in _ellipses(explorer.rings(normal), right, up):
+        _ring(axes, x, y, rx, ry, VERDICT_COLOURS[verdicts[row]], ls=":" if verdicts[row] == "below" else "-")
+    for _, x, y, rx, ry in _ellipses(explorer.rings(normal, of="fit"), right, up):
+        _ring(axes, x, y, rx, ry, "white", lw=2)
+    axes.axhline(at[up], color="white", lw=0.5, alpha=0.35)
+    axes.axvline(at[right], color="white", lw=0.5, alpha=0.35)
+    low, high = _tissue(explorer)
+    axes.set(xlim=(low[right] - 0.5, high[right] + 0.5), ylim=(low[up] - 0.5, high[up] + 0.5), xticks=[], yticks=[])
+    if flat:
+        return
+    axes.set_title(name, fontsize=9, loc="left")
+    if not np.allclose(explorer.affine, np.eye(4)):
+        if right == 0:
+            axes.invert_xaxis()
+        for x, text in ((0.03, "R" if right == 0 else "P"), (0.97, "L" if right == 0 else "A")):
+            axes.text(x, 0.5, text, transform=axes.transAxes, color="#f5d063", weight="bold", ha="center", fontsize=9)
+
+
+def _ellipses(sections: Sections, right: int, up: int) -> Iterator[tuple[int, float, float, float, float]]:
+    """Give row, centre and radii of each section with a slice, where the axes of ellipses are those of the slice."""
+    for row, centre, semi in zip(sections.rows.tolist(), sections.centres, np.abs(sections.semi_axes), strict=True):
+        yield row, float(centre[right]), float(centre[up]), float(semi[:, right].max()), float(semi[:, up].max())
+
+
+def _ring(axes: Axes, x: float, y: float, rx: float, ry: float, colour: str, *, ls: str = "-", lw: float = 1.6) -> None:
+    from matplotlib.patches import Ellipse
+
+    axes.add_patch(Ellipse((x, y), 2 * rx, 2 * ry, fill=False, ec=colour, lw=lw, ls=ls))
+
+
+def _tissue(explorer: Explorer) -> tuple[np.ndarray, np.ndarray]:
+    """First and last voxel of the tissue, and some more around."""
+    last = np.array(explorer.heatmap.shape) - 1
+    if explorer.image is None:
+        return np.zeros_like(last), last
+    where = np.nonzero(explorer.image > 0.05 * _bright(explorer.image))
+    if not where[0].size:
+        return np.zeros_like(last), last
+    low, high = (np.array([f(axis) for axis in where]) for f in (np.min, np.max))
+    return np.maximum(low - 4, 0), np.minimum(high + 4, last)
+
+
+def _bright(image: np.ndarray) -> float:
+    tissue = image[image > image.min()]
+    return float(np.percentile(tissue, 99.8)) if tissue.size else float(image.max()) + 1.0
+
+
+def _print_bars(axes: Axes, explorer: Explorer) -> None:
+    outcome = explorer.outcome
+    colours = [VERDICT_COLOURS[word] for word in outcome.verdicts]
+    axes.bar(np.array(outcome.found, dtype=int) + 1, outcome.alpha, color=colours, width=0.85)
+    axes.axhline(explorer.threshold, color="#16202c", lw=1, ls="--")
+    axes.set(xlim=(0.3, max(len(explorer.steps), 1) + 0.7), xlabel="iteration", ylabel="alpha")
+    _quiet(axes)
+
+
+def _quiet(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+    axes.xaxis.label.set_fontsize(9)
+    axes.yaxis.label.set_fontsize(9)
+    axes.grid(axis="y", alpha=0.25)
+
+
+def _print_lines(axes: Axes, spec: dict[str, Any]) -> None:
+    for n, line in enumerate(spec["series"]):
+        colour = line.get("colour") or LINES[n % len(LINES)]
+        y = [np.nan if v is None else v for v in line["y"]]
+        if line.get("points"):
+            axes.plot(line["x"], y, "o", color=colour, ms=2 * line["points"], label=line.get("name"), mew=0)
+        else:
+            style: Any = (0, tuple(line["dash"])) if line.get("dash") else "-"
+            axes.plot(line["x"], y, color=colour, ls=style, lw=line.get("width", 2), label=line.get("name"))
+            if line.get("fill"):
+                axes.fill_between(line["x"], 0, y, color=colour, alpha=0.18)
+    for mark in spec.get("marks", ()):
+        draw = axes.axvline if "x" in mark else axes.axhline
+        draw(mark.get("x", mark.get("y")), color="#16202c", lw=1, ls="--")
+        if mark.get("text") and "x" in mark:
+            place: Any = {"xycoords": ("data", "axes fraction"), "xytext": (4, -10), "textcoords": "offset points"}
+            axes.annotate(mark["text"], (mark["x"], 1), fontsize=8, **place)
+    axes.set(xlim=spec["x"], ylim=spec["y"], xlabel=spec.get("xlabel", ""), ylabel=spec.get("ylabel", ""))
+    if any(line.get("name") for line in spec["series"]):
+        axes.legend(fontsize=8, frameon=False)
+    _quiet(axes)
+
+
+def _print_picture(axes: Axes, spec: dict[str, Any]) -> None:
+    from matplotlib.patches import Ellipse
+
+    shape: tuple[int, int] = (spec["height"], spec["width"])
+    shown: dict[str, Any] = {"origin": "lower", "aspect": spec.get("aspect", 1.0)}
+    axes.set_facecolor("#101010")
+    if spec["grey"] is not None:
+        axes.imshow(np.frombuffer(spec["grey"], np.uint8).reshape(shape), cmap="gray", vmin=0, vmax=255, **shown)
+    if spec["warm"] is not None:
+        warm: Float[np.ndarray, "h w"] = np.frombuffer(spec["warm"], np.float32).reshape(shape)
+        axes.imshow(warm, cmap=_signed(), vmin=-1, vmax=1, interpolation="nearest", **shown)
+    for x0, y0, x1, y1, colour in spec["segments"]:
+        axes.plot([x0, x1], [y0, y1], color=colour, lw=1.4)
+    for x, y, rx, ry, colour, dashed in spec["rings"]:
+        axes.add_patch(Ellipse((x, y), 2 * rx, 2 * ry, fill=False, ec=colour, lw=1.6, ls="--" if dashed else "-"))
+    for x, y, colour in spec["crosses"]:
+        axes.plot([x], [y], marker="+", color=colour, ms=8, mew=1.6)
+    axes.set(xlim=(-0.5, shape[1] - 0.5), ylim=(-0.5, shape[0] - 0.5), xticks=[], yticks=[])
