@@ -436,6 +436,15 @@ def test_listeners_may_change_the_explorer():
     np.testing.assert_array_equal(view.residual, explorer.residual)
 
 
+def test_a_drag_is_one_change():
+    explorer = explorer_of(truth=POINTS)
+    for k in range(4):
+        explorer.move_truth(1, (3.0 + k, 4.0, 5.0), amend=k > 0)
+    np.testing.assert_array_equal(explorer.truth[1], (6.0, 4.0, 5.0))
+    explorer.undo()
+    np.testing.assert_array_equal(explorer.truth, POINTS)
+
+
 def test_settled_comes_once_and_last_with_all_names():
     explorer = explorer_of(truth=POINTS)
     view, settled = Recorder(explorer), []

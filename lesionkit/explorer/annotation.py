@@ -54,11 +54,13 @@ class Annotation:
         """One more point, the last."""
         return Annotation(np.concatenate([self.points, self._point(point)]), earlier=self)
 
-    def move(self, index: int, point: Any) -> Annotation:
-        """One point elsewhere; these if it is there already."""
+    def move(self, index: int, point: Any, *, amend: bool = False) -> Annotation:
+        """One point elsewhere; these if it is there already. `amend`: as part of the last change, as in a drag."""
         points = self.points.copy()
         points[self._row(index)] = self._point(point)[0]
-        return self if np.array_equal(points, self.points) else Annotation(points, earlier=self)
+        if np.array_equal(points, self.points):
+            return self
+        return Annotation(points, earlier=self.earlier if amend and self.earlier is not None else self)
 
     def remove(self, index: int) -> Annotation:
         """Return all points but one."""

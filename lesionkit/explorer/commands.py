@@ -309,9 +309,21 @@ class Explorer(State):
         """Add a true point, float voxel index."""
         self._annotate(self._annotation.add(point))
 
-    def move_truth(self, index: int, point: Sequence[float] | Float[np.ndarray, " ndim"]) -> None:
-        """Move a true point; IndexError if it does not exist."""
-        self._annotate(self._annotation.move(index, point))
+    def move_truth(
+        self, index: int, point: Sequence[float] | Float[np.ndarray, " ndim"], *, amend: bool = False
+    ) -> None:
+        """Move a true point; IndexError if it does not exist.
+
+        Parameters
+        ----------
+        index : int
+            Row of the point.
+        point : (ndim,) float
+            Its new place, voxel index.
+        amend : bool
+            Make this part of the last change, so that one :meth:`undo` takes back a whole drag.
+        """
+        self._annotate(self._annotation.move(index, point, amend=amend))
 
     def remove_truth(self, index: int) -> None:
         """Remove a true point; IndexError if it does not exist."""
