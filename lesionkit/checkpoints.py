@@ -6,6 +6,7 @@ In: a network and its `Card`. Out: the same, from a path or from the name of a s
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from lesionkit.io import DataError, atomic_path
+from lesionkit.io import DataError, atomic_path, one_line
 
 if TYPE_CHECKING:
     from lesionkit.model import UNet
@@ -36,12 +37,15 @@ class Card:
     """BIDS suffixes of the input images, in order."""
     spacing: tuple[float, float, float]
     """Voxel edges that the network was trained at, mm; images are resampled to it."""
-    sigma: float
-    """Standard deviation of the label's Gaussians, voxels of that spacing."""
+    sigma: float | tuple[float, float, float]
+    """Standard deviation of the label's Gaussians, voxels of that spacing; one number, or one an axis."""
     threshold: float
-    """Smallest alpha of a lesion: the best F1 on the validation set (paper, section 3.2, step 5)."""
+    """Smallest alpha of a lesion: the best F1 on the validation set (paper, section 3.2, step 5). For labels other than
+    heatmaps the threshold tau at which the map is cut into connected components."""
+    label: str = "heatmap"
+    """What the network predicts: `heatmap`, `euclidean`, `geodesic` or `segmentation`."""
     scale: float = 1.0
-    """The network's output times this is the heatmap in mass a voxel."""
+    """The network's output times this is the heatmap in mass a voxel; 1 for other labels."""
     window: int = 96
     """Edge of the windows that the network sees at a time when predicting, voxels."""
     version: str = ""
@@ -106,17 +110,30 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
         If the file is missing, is not safetensors (a pickled `.pt` is refused, since opening one can run code), or was
         not written by this kit.
     """
+    import torch
+
     from lesionkit.model import ModelConfig, UNet
 
     path = _path(source)
     with _opened(path, "pt") as (file, header):
-        weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 (not a dict)
-    try:
-        model = UNet(ModelConfig(**json.loads(header["model"])))
-        card = _card(json.loads(header["card"]))
-        model.load_state_dict(weights)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise _foreign(path, error) from error
+        try:
+            card = _card(json.loads(header["card"]))
+            config = ModelConfig(**json.loads(header["model"]))
+            if config.channels != len(card.channels):
+                raise ValueError(f"its network takes {config.channels} images, its card names {len(card.channels)}")
+            with torch.device("meta"):  # no memory is taken for what a header merely claims
+                model = UNet(config)
+            wanted = {name: list(weight.shape) for name, weight in model.state_dict().items()}
+            there = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            if wanted != there:
+                names = sorted(name for name in {*wanted, *there} if wanted.get(name) != there.get(name))
+                raise ValueError(f"its weights are not those of its network, such as {names[0]!r:.60}")
+            weights = {name: file.get_tensor(name).float() for name in wanted}
+            if not all(bool(torch.isfinite(weight).all()) for weight in weights.values()):
+                raise ValueError("its weights hold NaN or inf")
+            model.load_state_dict(weights, assign=True)
+        except _NOT_OURS as error:
+            raise _foreign(path, error) from error
     return Checkpoint(model.eval(), card, path.stem)
 
 
@@ -137,7 +154,7 @@ def read_card(source: str | Path) -> Card:
     with _opened(path, "numpy") as (_, header):
         try:
             return _card(json.loads(header["card"]))
-        except (KeyError, TypeError, ValueError) as error:
+        except _NOT_OURS as error:
             raise _foreign(path, error) from error
 
 
@@ -145,8 +162,14 @@ def _path(source: str | Path) -> Path:
     path = Path(source)
     if str(source) in SHIPPED:
         path = Path(str(resources.files("lesionkit").joinpath(f"data/{source}.safetensors")))
-    if not path.is_file():
-        raise DataError(f"{source}: no such checkpoint; a .safetensors file or one of {', '.join(SHIPPED)} is wanted")
+    try:
+        there = path.is_file()
+    except (OSError, ValueError):  # a name that no system takes
+        there = False
+    if not there:
+        raise DataError(
+            f"{one_line(source)}: no such checkpoint; a .safetensors file or one of {', '.join(SHIPPED)} is wanted"
+        )
     return path
 
 
@@ -157,18 +180,46 @@ def _opened(path: Path, framework: str) -> Iterator[tuple[Any, dict[str, str]]]:
         with safe_open(path, framework=framework) as file:
             yield file, file.metadata() or {}
     except (SafetensorError, OSError) as error:
+        why = one_line(error)
         raise DataError(
-            f"{path}: not a safetensors file ({error}); checkpoints of `lesionkit train` are wanted"
+            f"{path}: not a safetensors file ({why}); checkpoints of `lesionkit train` are wanted"
         ) from error
 
 
+_NOT_OURS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What a header of another kind, or a damaged one, leads to."""
+
+
 def _foreign(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path}: not a checkpoint of lesionkit ({error}); one written by `lesionkit train` is wanted")
+    why = one_line(f"no entry {error}" if isinstance(error, KeyError) else error)[:300]
+    return DataError(f"{path}: not a checkpoint of lesionkit ({why}); one written by `lesionkit train` is wanted")
 
 
 def _card(values: dict[str, Any]) -> Card:
+    """Return the card in a header, which anybody may have written."""
     known = {f.name for f in fields(Card)}
     kept: dict[str, Any] = {key: value for key, value in values.items() if key in known}
     for name in ("channels", "spacing"):
         kept[name] = tuple(kept[name])
-    return Card(**kept)
+    if isinstance(kept["sigma"], list):
+        kept["sigma"] = tuple(kept["sigma"])
+    card = Card(**kept)
+    widths = card.sigma if isinstance(card.sigma, tuple) else (card.sigma,) * 3
+    for name, lengths in (("spacing", card.spacing), ("sigma", widths)):
+        if len(lengths) != 3 or not all(_is_number(length) and 0 < length < 1000 for length in lengths):
+            raise ValueError(f"{name} is {getattr(card, name)!r:.60}; positive lengths are wanted")
+    for name in ("threshold", "scale"):
+        if not (_is_number(getattr(card, name)) and 0 <= getattr(card, name) < math.inf):
+            raise ValueError(f"{name} is {getattr(card, name)!r:.60}; a finite number of 0 or more is wanted")
+    if not isinstance(card.window, int) or not 1 <= card.window <= 1024:
+        raise ValueError(f"window is {card.window!r:.60}; 1 to 1024 voxels are wanted")
+    texts = (card.kind, card.label, card.version, card.notice, *card.channels)
+    if not card.channels or not all(isinstance(text, str) for text in texts):
+        raise ValueError("kind, label, version, notice and channels must be texts")
+    if not isinstance(card.training, dict):
+        raise ValueError("training must be an object")
+    return card
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

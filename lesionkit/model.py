@@ -1,19 +1,20 @@
 """The network: a U-Net from image channels to a heatmap (paper, section 4.1).
 
-In: a batch of normalised images `(n, channels, i, j, k)`. Out: a batch of heatmaps `(n, 1, i, j, k)`.
+In: a batch of normalised images `(n, channels, i, j, k)`. Out: a batch of heatmaps `(n, 1, i, j, k)`, or of whatever
+label it was trained on.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-Activation = Literal["exp", "softplus", "linear"]
+Activation = Literal["exp", "softplus", "linear", "sigmoid"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,19 +32,21 @@ class ModelConfig:
     dropout: float = 0.1
     """Probability of dropping a feature channel, during training and MC dropout."""
     activation: Activation = "exp"
-    """Output: `exp(x + bias)` (the paper's), `softplus(x + bias)`, or `x`, cut off at 0 when predicting."""
+    """Output: `exp(x + bias)` (the paper's), `softplus(x + bias)`, or `x`, cut off at 0 when predicting; for a
+    segmentation `sigmoid(x + bias)`, the probability of a lesion at each voxel."""
     bias: float = -4.0
     """Added before the output activation, so that an untrained network predicts almost nothing (paper's code: -4)."""
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        for name in ("channels", "levels", "filters", "max_filters"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, most in (("channels", 64), ("levels", 10), ("filters", 1024), ("max_filters", 4096)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+                raise ValueError(f"{name} must be an integer from 1 to {most}, got {value!r}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
-        if self.activation not in ("exp", "softplus", "linear"):
-            raise ValueError(f"activation must be 'exp', 'softplus' or 'linear', got {self.activation!r}")
+        if self.activation not in get_args(Activation):
+            raise ValueError(f"activation must be one of {', '.join(get_args(Activation))}, got {self.activation!r}")
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -91,6 +94,10 @@ class UNet(nn.Module):
 
     def forward(self, images: Float[Tensor, "n channels i j k"]) -> Float[Tensor, "n 1 i j k"]:
         """Return the heatmap in the units of the label that the network was trained on."""
+        return self.activate(self.values(images))
+
+    def values(self, images: Float[Tensor, "n channels i j k"]) -> Float[Tensor, "n 1 i j k"]:
+        """Return the last layer's values, before the output activation and its bias."""
         size = images.shape[2:]
         multiple = 2 ** (self.config.levels - 1)
         padding = [(-n) % multiple for n in size]
@@ -101,7 +108,7 @@ class UNet(nn.Module):
             skips.append(features)
         for level in reversed(range(len(self.up))):
             features = self.decoder[level](torch.cat([skips[level], self.up[level](features)], dim=1))
-        return self.activate(self.head(features)[:, :, : size[0], : size[1], : size[2]].float())
+        return self.head(features)[:, :, : size[0], : size[1], : size[2]].float()
 
     def activate(self, x: Tensor) -> Tensor:
         """Map the last layer's values to a heatmap."""
@@ -109,4 +116,6 @@ class UNet(nn.Module):
             return torch.exp(torch.clamp(x + self.config.bias, max=5.0))  # bound: one bad batch must not overflow
         if self.config.activation == "softplus":
             return functional.softplus(x + self.config.bias)
+        if self.config.activation == "sigmoid":
+            return torch.sigmoid(x + self.config.bias)
         return x if self.training else torch.clamp(x, min=0)
