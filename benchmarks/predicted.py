@@ -1,21 +1,28 @@
 """The paper's loop against the joint refit on heatmaps that a trained network predicts.
 
-`python -m benchmarks.predicted COHORT [-c gad]` predicts a cohort's validation and test cases, detects in both modes,
-chooses each mode's threshold on the validation cases, and prints a Markdown table of the test cases.
+`python -m benchmarks.predicted COHORT [-c gad] [--real FOLDER]` predicts a cohort's validation and test cases, or real
+patients in place of the latter, detects in both modes, chooses each mode's threshold on the validation cases, and
+prints a Markdown table of the others.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from benchmarks.real import PATIENTS, truth_of
+from lesionkit.checkpoints import Checkpoint, load_checkpoint
 from lesionkit.detection import detect
+from lesionkit.inference import fit_config, predict
+from lesionkit.io import Cohort, read_cohort, read_points, read_volume
 from lesionkit.matching import match_points
 from lesionkit.metrics import CasePoints, choose_threshold, score_points
+from lesionkit.volume import Volume
 
 MODES = ("joint", "paper")
 GATE = 6.0
@@ -61,37 +68,61 @@ def table(validation: dict[str, list[CasePoints]], test: dict[str, list[CasePoin
     return "\n".join(lines)
 
 
+def found_in(heatmap: Volume, sigma: float, truth: CasePoints) -> dict[str, CasePoints]:
+    """Detect in both modes; the truth's candidates are replaced."""
+    found = {}
+    for mode in MODES:
+        lesions = detect(heatmap.data, replace(fit_config(sigma), mode=mode))
+        found[mode] = replace(truth, predicted=heatmap.to_mm(lesions.mu), score=lesions.alpha)
+    return found
+
+
+def by_mode(cases: Iterable[dict[str, CasePoints]]) -> dict[str, list[CasePoints]]:
+    """One list of cases a mode."""
+    cases = list(cases)
+    return {mode: [case[mode] for case in cases] for mode in MODES}
+
+
+def cohort_cases(cohort: Cohort, split: str, network: Checkpoint, most: int) -> Iterator[dict[str, CasePoints]]:
+    """Predict and detect in the cases of a split."""
+    for entry in cohort.split(split)[:most]:
+        heatmap = predict(network, [read_volume(path) for path in entry.images])
+        table = read_points(entry.points)
+        sizes = table["size_vox"].to_numpy(float) if "size_vox" in table else np.full(len(table), np.nan)
+        truth = CasePoints(
+            predicted=np.zeros((0, 3)), score=np.zeros(0), true=table[["x", "y", "z"]].to_numpy(float), sizes=sizes,
+            subject=entry.subject, split=split,
+        )  # fmt: skip
+        yield found_in(heatmap, network.card.sigma, truth)
+
+
+def real_cases(folder: Path, network: Checkpoint) -> Iterator[dict[str, CasePoints]]:
+    """Predict and detect in the real patients."""
+    for patient in PATIENTS:
+        heatmap = predict(network, [read_volume(folder / "cross" / patient / "FLAIR.nii.gz")])
+        table = truth_of(folder, patient)
+        truth = CasePoints(
+            predicted=np.zeros((0, 3)), score=np.zeros(0), true=table[["x", "y", "z"]].to_numpy(float),
+            sizes=table["size_vox"].to_numpy(float), subject=patient,
+        )  # fmt: skip
+        yield found_in(heatmap, network.card.sigma, truth)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Predict, detect in both modes, print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.predicted", description=__doc__)
-    parser.add_argument("cohort", help="a BIDS cohort with points and the splits validation and test")
+    parser.add_argument("cohort", type=Path, help="a BIDS cohort with points and the splits validation and test")
     parser.add_argument("-c", "--checkpoint", default="gad")
     parser.add_argument("-n", "--cases", type=int, default=40, help="most cases of each split")
+    parser.add_argument("--real", type=Path, help="folder of the real patients, as for `python -m benchmarks.real`")
     options = parser.parse_args(arguments)
-
-    from lesionkit.checkpoints import load_checkpoint
-    from lesionkit.inference import fit_config, predict_array
-    from lesionkit.io import read_cohort
-    from lesionkit.training import load_case
-
     network, cohort = load_checkpoint(options.checkpoint), read_cohort(options.cohort)
-    found: dict[str, dict[str, list[CasePoints]]] = {}
-    for split in ("validation", "test"):
-        found[split] = {mode: [] for mode in MODES}
-        for entry in cohort.split(split)[: options.cases]:
-            case = load_case(entry)
-            heatmap = predict_array(network.model, case.image, case.mask, window=network.card.window)
-            for mode in MODES:
-                config = replace(fit_config(network.card.sigma), mode=mode)
-                lesions = detect(heatmap * np.float32(network.card.scale), config)
-                world = lesions.mu @ case.affine[:3, :3].T + case.affine[:3, 3]
-                found[split][mode].append(
-                    CasePoints(
-                        predicted=world, score=lesions.alpha, true=case.points_mm, sizes=case.sizes,
-                        subject=case.subject, split=split,
-                    )
-                )  # fmt: skip
-    print(table(found["validation"], found["test"]))
+    validation = by_mode(cohort_cases(cohort, "validation", network, options.cases))
+    if options.real:
+        test = by_mode(real_cases(options.real, network))
+    else:
+        test = by_mode(cohort_cases(cohort, "test", network, options.cases))
+    print(table(validation, test))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Score the shipped `flair` checkpoint on real patients: `python scripts/score_real.py [FOLDER] [-o DIR]`.
+"""Score the shipped `flair` checkpoint on real patients: `python -m benchmarks.real [FOLDER] [-o DIR]`.
 
 FOLDER holds `points.csv` and `cross/patientXX/FLAIR.nii.gz` of the Ljubljana patients (default: $LESIONKIT_DATA).
 Lesions of 3 voxels (3 mm3) and more count; the gate is 6 mm; the threshold is the checkpoint's, chosen on simulated
@@ -41,7 +41,9 @@ def row(name: str, cases: list[CasePoints], threshold: float) -> str:
 
 def main() -> None:
     """Detect, score, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.real", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", nargs="?", type=Path, default=os.environ.get("LESIONKIT_DATA"))
     parser.add_argument("-c", "--checkpoint", default="flair")
     parser.add_argument("-o", "--output", type=Path)
