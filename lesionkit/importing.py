@@ -37,7 +37,7 @@ from lesionkit.io import (
     write_table,
     write_volume,
 )
-from lesionkit.preprocessing import brain_mask, check_orthogonal
+from lesionkit.preprocessing import brain_mask, check_image
 from lesionkit.volume import Volume, resample, resample_to
 
 Role = Literal["image", "brain", "lesions", "points", "other"]
@@ -443,9 +443,7 @@ def _import_patient(
 def _read_image(file: _File) -> Volume:
     try:
         volume = read_volume(file.path)
-        check_orthogonal(volume)
-        if float(volume.data.min()) == float(volume.data.max()):
-            raise ValueError(f"is constant ({float(volume.data.min()):g}); an image of a brain is wanted")
+        check_image(volume)
     except DataError as error:
         raise _Refused(file, _without_path(error, file)) from error
     except ValueError as error:

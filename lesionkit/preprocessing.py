@@ -14,14 +14,17 @@ from scipy import ndimage
 from lesionkit.volume import Volume
 
 
-def check_orthogonal(image: Volume) -> None:
-    """Raise unless the axes of an image are at right angles, to 1 degree: elsewhere a spacing means nothing.
+def check_image(image: Volume) -> None:
+    """Raise unless there can be a brain in an image: values that differ, and axes at right angles, to 1 degree.
 
     Raises
     ------
     ValueError
-        Naming the angle.
+        Saying what is wrong; elsewhere than at right angles a spacing means nothing.
     """
+    low, high = float(image.data.min()), float(image.data.max())
+    if low == high:
+        raise ValueError(f"is constant ({low:g}); an image of a brain is wanted")
     axes = image.affine[:3, :3] / np.sqrt((image.affine[:3, :3] ** 2).sum(axis=0))
     cosines = np.abs(np.triu(axes.T @ axes, 1))
     if cosines.max() > np.sin(np.deg2rad(1.0)):
@@ -47,16 +50,15 @@ def brain_mask(image: Volume) -> Bool[np.ndarray, "i j k"]:
     Raises
     ------
     ValueError
-        If the image is constant.
+        If the image is constant or its axes are not at right angles.
 
     Notes
     -----
     Without skull stripping the mask is the head above Otsu's threshold, eroded by about 8 mm: good enough to normalise
     intensities, but detections in the scalp are then possible. Skull-strip first where you can.
     """
+    check_image(image)
     data = image.data
-    if float(data.min()) == float(data.max()):
-        raise ValueError(f"image is constant ({float(data.min())}): there is no brain in it")
     if np.mean(data == 0) >= 0.1:
         mask = data != 0
     else:
@@ -98,8 +100,8 @@ def prepare(images: Sequence[Volume]) -> tuple[Float[np.ndarray, "channels i j k
         If the images are not on one grid, or one of them is constant.
     """
     first = images[0]
-    check_orthogonal(first)
     for number, image in enumerate(images[1:], start=2):
+        check_image(image)
         if not image.same_grid(first):
             raise ValueError(f"image {number} is not on the grid of image 1: {image!r} and {first!r}")
     mask = brain_mask(first)

@@ -18,7 +18,14 @@ from lesionkit.io.cohorts import (
 from lesionkit.io.files import DataError, atomic_folder, atomic_path
 from lesionkit.io.images import MAX_VOXELS, check_same_grid, read_volume, write_volume
 from lesionkit.io.pointlist import one_line
-from lesionkit.io.points import POINT_ENDINGS, ImportedPoints, convert_points, export_points, import_points
+from lesionkit.io.points import (
+    POINT_ENDINGS,
+    ImportedPoints,
+    check_inside,
+    convert_points,
+    export_points,
+    import_points,
+)
 from lesionkit.io.tables import POINT_COLUMNS, read_points, read_table, write_points, write_table
 
 __all__ = [
@@ -33,6 +40,7 @@ __all__ = [
     "atomic_folder",
     "atomic_path",
     "case_layout",
+    "check_inside",
     "check_same_grid",
     "convert_points",
     "export_points",

@@ -22,12 +22,11 @@ from lesionkit.io.pointlist import (
     shortened,
 )
 from lesionkit.io.slicer import few_keys, unpack
-from lesionkit.io.tables import POINT_COLUMNS, read_text
+from lesionkit.io.tables import MAX_COLUMNS, POINT_COLUMNS, read_text
 
 Units = Literal["mm", "voxel", "ras-voxel"]
 """What a user may say of coordinates: mm, voxel indices along the axes of the image file, or along RAS+."""
 
-MAX_COLUMNS = 1000
 INDEX_COLUMNS = ("i", "j", "k")
 NAPARI_COLUMNS = ("axis-0", "axis-1", "axis-2")
 _MILLIMETRES: dict[tuple[str, str, str], Space] = {

@@ -223,6 +223,29 @@ def convert_points(
     return replace(points, notes=points.notes + notes)
 
 
+def check_inside(path: str | os.PathLike[str], frame: pd.DataFrame, image: Volume) -> None:
+    """Raise unless all points of a table that was read are in the field of view of an image.
+
+    Parameters
+    ----------
+    path : path
+        What to call the table in the message.
+    frame : DataFrame
+        As `read_points` gives it: ``x y z`` in mm (RAS+).
+    image : Volume
+        The image that the points belong to.
+
+    Raises
+    ------
+    DataError
+        Naming the first point outside, and the usual mistake that would put all of them inside.
+    """
+    world = _checked(frame)
+    rows = tuple(f"point {number}" for number in range(1, len(world) + 1))
+    found = PointList(coordinates=world, space="ras", extra=pd.DataFrame(), rows=rows, format="table")
+    _check_inside(world, found, image, Path(path))
+
+
 def _check_choices(units: str | None, axes: str) -> None:
     if units not in (None, "mm", "voxel", "ras-voxel"):
         raise ValueError(f"units is {units!r}; 'mm', 'voxel' or 'ras-voxel' is wanted")

@@ -17,6 +17,9 @@ from lesionkit.io.files import atomic_path, check_is_file, data_error, reading
 POINT_COLUMNS = ("x", "y", "z")
 """Columns of a table of points: world coordinates in mm (RAS+)."""
 
+MAX_COLUMNS = 1000
+"""Most columns of a table: what has more is no list of points."""
+
 _MAX_TEXT_BYTES = 2**26
 _WANTED = "a UTF-8 table with tabs between the columns is wanted"
 
@@ -109,6 +112,8 @@ def read_table(path: Path, required: Sequence[str]) -> tuple[list[str], list[tup
     if not rows:
         raise data_error(path, "is empty", wanted)
     columns = [name.strip() for name in rows.pop(0)[1]]
+    if len(columns) > MAX_COLUMNS:
+        raise data_error(path, f"has {len(columns)} columns", f"at most {MAX_COLUMNS} are wanted")
     if len(columns) == 1 and (marks := [mark for mark in ",; " if mark in columns[0]]):
         names = {",": "commas", ";": "semicolons", " ": "spaces"}
         raise data_error(path, f"is separated by {names[marks[0]]}", wanted)
