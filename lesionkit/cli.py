@@ -294,7 +294,7 @@ def detect(
 ) -> None:
     """Find the lesions of images: heatmap (NIfTI), lesions (TSV) and an interactive report (HTML) for each case."""
     from lesionkit.checkpoints import load_checkpoint
-    from lesionkit.io import read_points
+    from lesionkit.io import check_inside, read_points
 
     network = load_checkpoint(checkpoint)
     cases = _cases(images, network)
@@ -302,7 +302,10 @@ def detect(
         raise ValueError(f"--truth goes with one case, got {len(cases)}; use `lesionkit evaluate` for a cohort")
     points = None if truth is None else read_points(truth)
     for name, paths in cases:
-        result = _detect_with_progress(network, _read_images(paths), name, threshold=threshold, device=device)
+        images_read = _read_images(paths)
+        if truth is not None and points is not None:
+            check_inside(truth, points, images_read[0])
+        result = _detect_with_progress(network, images_read, name, threshold=threshold, device=device)
         _print_lesions(result, points, max_distance)
         _write(result, output, name, points, max_distance)
 
