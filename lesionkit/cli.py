@@ -76,6 +76,12 @@ class Units(StrEnum):
 
 
 Output = Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; made if missing.")]
+ShownImages = Annotated[
+    list[Path] | None,
+    typer.Argument(help="NIfTI images: the channels of a case one after another.", show_default=False),
+]
+HeatmapOption = Annotated[Path | None, typer.Option(help="Heatmap predicted before (NIfTI, the image's grid).")]
+TruthOption = Annotated[Path | None, typer.Option(help="True points (TSV, x y z in mm RAS+) of the one case.")]
 CheckpointOption = Annotated[str, typer.Option("--checkpoint", "-c", help="`gad`, `flair`, or a .safetensors file.")]
 
 
@@ -340,6 +346,71 @@ def evaluate(
     _print_scores(rows, f"{data.folder.name}: {split}, {len(data.split(split))} cases, gate {max_distance:g} mm")
     _write_scores(rows, found, output)
     console.print(f"{output / 'scores.tsv'}", highlight=False)
+
+
+@app.command()
+def export(
+    images: ShownImages = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The HTML file.")] = Path("lesions.html"),
+    sample: Annotated[Kind, typer.Option(help="Which sample case, where no image is given.")] = Kind.flair,
+    checkpoint: CheckpointOption = "flair",
+    heatmap: HeatmapOption = None,
+    truth: TruthOption = None,
+    sigma: Annotated[
+        float | None, typer.Option(help="Sigma of the heatmap in voxels, instead of the network's.")
+    ] = None,
+) -> None:
+    """Write the interactive view as one HTML file that needs neither Python nor a network."""
+    from lesionkit.widgets.cases import sample_case, user_case
+    from lesionkit.widgets.page import export_page
+
+    if images or heatmap:
+        case = user_case(images or [], checkpoint=checkpoint, heatmap=heatmap, sigma=sigma, truth=truth)
+    else:
+        case = sample_case(sample.value)
+    with _progress() as bar:
+        task = bar.add_task("searching with several sigmas", total=1.0)
+        path = export_page(
+            case.explorer(), output, title=case.title, progress=lambda part: bar.update(task, completed=part)
+        )
+    console.print(f"{path}", highlight=False)
+
+
+@app.command()
+def dashboard(
+    images: ShownImages = None,
+    checkpoint: CheckpointOption = "flair",
+    heatmap: HeatmapOption = None,
+    truth: TruthOption = None,
+    sigma: Annotated[
+        float | None, typer.Option(help="Sigma of the heatmap in voxels, instead of the network's.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="A free one by default.")] = None,
+    browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
+) -> None:
+    """Open the interactive view as a page in the browser, on this machine only: the samples, and your images."""
+    from lesionkit.checkpoints import load_checkpoint, read_card
+    from lesionkit.widgets.cases import user_case
+    from lesionkit.widgets.dashboard import serve
+
+    cases = []
+    if heatmap is not None:
+        cases = [user_case(images or [], checkpoint=checkpoint, heatmap=heatmap, sigma=sigma, truth=truth)]
+    elif images:
+        network = load_checkpoint(checkpoint)
+        groups = _cases(images, network)
+        if truth is not None and len(groups) > 1:
+            raise ValueError(f"--truth goes with one case, got {len(groups)}")
+        with _progress() as bar:
+            for name, paths in bar.track(groups, description="predicting"):
+                bar.console.print(name, highlight=False)
+                cases.append(user_case(paths, checkpoint=checkpoint, sigma=sigma, truth=truth, network=network))
+    elif truth is not None or sigma is not None:
+        raise ValueError("--truth and --sigma go with an image or --heatmap, got neither")
+    else:
+        read_card(checkpoint)  # may complain
+    for url in serve(cases, port=port, browser=browser):
+        console.print(f"{url}\n(stop with Ctrl+C)", highlight=False, soft_wrap=True)
 
 
 @points_app.command("convert")

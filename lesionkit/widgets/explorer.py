@@ -176,10 +176,11 @@ def compare_sigmas(explorer: Explorer, first: float, second: float) -> VBox:
         one.wait()
         one.last()
         one.set_follow(False)
-        one.move_to(explorer.position)
+        one.move_to(one.detections.mu[one.detections.alpha.argmax()] if len(one.detections) else explorer.position)
         both.append(one)
     for one, other in (both, both[::-1]):  # a command that changes nothing announces nothing, so this ends
         one.position_changed.connect(other.move_to)
         one.threshold_changed.connect(other.set_threshold)
+    both[1].move_to(both[0].position)
     names = ("first sigma", "second sigma")
     return VBox([ExplorerWidget(one, title=name, compact=True) for one, name in zip(both, names, strict=True)])

@@ -68,7 +68,7 @@ class Explorer {
     this.extent = extent;
     this.grid.style.gridTemplateColumns = shown.map((p) => `minmax(0, ${extent(p.right)}fr)`).join(" ");
     const wide = shown.reduce((sum, p) => sum + extent(p.right), 0);
-    this.grid.style.maxWidth = `${Math.round((wide / this.tallest) * 430)}px`;
+    this.grid.style.maxWidth = `${Math.round((wide / this.tallest) * (this.model.get("compact") ? 270 : 430))}px`;
     for (const plane of this.planes) {
       plane.canvas.style.aspectRatio = `${extent(plane.right)} / ${this.tallest}`;
       plane.slider.max = this.scene.shape[plane.across] - 1;
@@ -160,7 +160,7 @@ class Explorer {
     this.status = make("span.lk-status", { "aria-live": "polite" }, head);
     this.score = make("span.lk-score", {}, head);
 
-    const walk = make("div.lk-row", { role: "group", "aria-label": "Steps of the search" }, this.root);
+    const walk = make("div.lk-row.lk-walk", { role: "group", "aria-label": "Steps of the search" }, this.root);
     const button = (text, title, act, key) => {
       const b = make("button", { type: "button", textContent: text, title: `${title} (${key})`, "aria-label": title }, walk);
       b.addEventListener("click", act);
@@ -417,7 +417,8 @@ class Explorer {
     this.flip.input.checked = view.radiological;
     this.axisBox.input.value = this.axis;
     this.axisBox.input.options[2].hidden = scene.ndim === 2;
-    for (const [control, name] of [[this.sigma, "set_sigma"], [this.window, "set_window"], [this.mode, "set_mode"]]) control.box.hidden = !this.can(name);
+    for (const control of [this.window, this.cover, this.follow]) control.box.hidden = this.model.get("compact");
+    for (const [control, name] of [[this.sigma, "set_sigma"], [this.window, "set_window"], [this.mode, "set_mode"]]) control.box.hidden ||= !this.can(name);
     this.flip.box.hidden = !scene.anatomical;
     const message = this.broken || frame.error;
     this.error.textContent = message;
