@@ -1,8 +1,8 @@
 """Augmentation: draw one transform, move the image and the points with it, and render the heatmap afterwards.
 
-In: a normalised image `(channels, i, j, k)`, its points and the centre of a patch. Out: the patch and the points in the
-patch's own voxels. Rendering the label after the move keeps every Gaussian at its exact width and mass, which
-resampling a rendered heatmap would not.
+In: a normalised image `(channels, i, j, k)`, its points, perhaps its lesion mask, and the centre of a patch. Out: the
+patch and the points in the patch's own voxels. Rendering the label after the move keeps every Gaussian at its exact
+width and mass, which resampling a rendered heatmap would not.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.nn import functional
 
@@ -95,6 +95,46 @@ def apply_transform(
         The same points in voxels of the patch; those outside it are kept, since their Gaussians reach in.
     """
     middle = (np.array(size) - 1) / 2
+    patch = _sample(image, transform, centre, size, "bilinear")
+    gain = torch.from_numpy(transform.gain).float()[:, None, None, None]
+    offset = torch.from_numpy(transform.offset).float()[:, None, None, None]
+    patch = torch.where(patch == 0, patch, patch * gain + offset)  # background stays background
+    moved = (points - centre) @ np.linalg.inv(transform.matrix).T + middle
+    return patch, moved
+
+
+def apply_to_mask(
+    mask: Bool[Tensor, "i j k"],
+    transform: Transform,
+    centre: Float[np.ndarray, " 3"],
+    size: tuple[int, int, int],
+) -> Bool[Tensor, "a b c"]:
+    """Cut the patch that `apply_transform` cuts out of an image out of its lesion mask.
+
+    Parameters
+    ----------
+    mask : (i, j, k) tensor of bool
+        On the grid of the image.
+    transform, centre, size
+        As for `apply_transform`.
+
+    Returns
+    -------
+    patch : (a, b, c) tensor of bool
+        Each voxel is that of the mask nearest to where it comes from, so that lesions of few voxels are not lost.
+    """
+    return _sample(mask[None], transform, centre, size, "nearest")[0] > 0
+
+
+def _sample(
+    image: Shaped[Tensor, "channels i j k"],
+    transform: Transform,
+    centre: Float[np.ndarray, " 3"],
+    size: tuple[int, int, int],
+    mode: str,
+) -> Float[Tensor, "channels a b c"]:
+    """Interpolate an image where the voxels of the patch come from; 0 beyond its border."""
+    middle = (np.array(size) - 1) / 2
     reach = np.abs(transform.matrix) @ middle + 2
     low = np.maximum(np.floor(centre - reach).astype(int), 0)
     high = np.minimum(np.ceil(centre + reach).astype(int) + 1, image.shape[1:])
@@ -107,12 +147,6 @@ def apply_transform(
     scale = 2 / (high - low - 1)
     affine = scale[:, None] * transform.matrix
     shift = scale * (centre - low) - 1
-    half = middle
-    theta = np.concatenate([affine * half, shift[:, None]], axis=1)[::-1][:, [2, 1, 0, 3]].copy()
+    theta = np.concatenate([affine * middle, shift[:, None]], axis=1)[::-1][:, [2, 1, 0, 3]].copy()
     grid = functional.affine_grid(torch.from_numpy(theta).float()[None], [1, image.shape[0], *size], align_corners=True)
-    patch = functional.grid_sample(crop[None], grid, mode="bilinear", padding_mode="zeros", align_corners=True)[0]
-    gain = torch.from_numpy(transform.gain).float()[:, None, None, None]
-    offset = torch.from_numpy(transform.offset).float()[:, None, None, None]
-    patch = torch.where(patch == 0, patch, patch * gain + offset)  # background stays background
-    moved = (points - centre) @ np.linalg.inv(transform.matrix).T + middle
-    return patch, moved
+    return functional.grid_sample(crop[None], grid, mode=mode, padding_mode="zeros", align_corners=True)[0]

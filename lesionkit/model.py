@@ -108,7 +108,8 @@ class UNet(nn.Module):
             skips.append(features)
         for level in reversed(range(len(self.up))):
             features = self.decoder[level](torch.cat([skips[level], self.up[level](features)], dim=1))
-        return self.head(features)[:, :, : size[0], : size[1], : size[2]].float()
+        values: Tensor = self.head(features)[:, :, : size[0], : size[1], : size[2]].float()
+        return values
 
     def activate(self, x: Tensor) -> Tensor:
         """Map the last layer's values to a heatmap."""

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lesionkit import gaussian_heatmap
-from lesionkit.augment import AugmentConfig, apply_transform, draw_transform
+from lesionkit.augment import AugmentConfig, apply_to_mask, apply_transform, draw_transform
 from lesionkit.inference import predict_array
 from lesionkit.model import ModelConfig, UNet
 from lesionkit.preprocessing import brain_mask, normalise, prepare
@@ -19,7 +19,7 @@ TINY = ModelConfig(channels=2, levels=3, filters=4, max_filters=8)
 
 
 @pytest.mark.parametrize("size", [(16, 16, 16), (17, 13, 9), (5, 20, 6)])
-@pytest.mark.parametrize("activation", ["exp", "softplus", "linear"])
+@pytest.mark.parametrize("activation", ["exp", "softplus", "linear", "sigmoid"])
 def test_any_size_comes_out_as_it_went_in(size, activation):
     torch.manual_seed(0)
     model = UNet(ModelConfig(channels=2, levels=3, filters=4, activation=activation)).eval()
@@ -66,6 +66,21 @@ def _sample(array, point):
     from scipy.ndimage import map_coordinates
 
     return map_coordinates(array, point[:, None], order=1)[0]
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_a_mask_moves_with_its_image(seed):
+    rng = np.random.default_rng(seed)
+    grid = np.stack(np.meshgrid(*[np.arange(40)] * 3, indexing="ij"), axis=-1)
+    ball = torch.from_numpy(((grid - rng.uniform(15, 25, 3)) ** 2).sum(-1) < 6**2)
+    config = AugmentConfig(rotation=15, shear=5, scale=(0.85, 1.2), flip=(True, True, True), intensity=0)
+    where = draw_transform(config, 1, rng=rng), np.array([20.0, 20.0, 20.0]), (32, 34, 36)
+    image, _ = apply_transform(ball[None], np.zeros((0, 3)), *where)
+    moved = apply_to_mask(ball, *where)
+    assert moved.dtype == torch.bool
+    assert moved.sum() > 200
+    assert bool((moved[image[0] > 0.999]).all())
+    assert not bool(moved[image[0] < 0.001].any())
 
 
 def test_no_transform_is_a_plain_crop():

@@ -1,0 +1,211 @@
+"""Cases in memory, and the augmented patches with their labels that a network is trained on.
+
+In: a cohort on disk. Out: for each index the sample that belongs to it, always the same one.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lesionkit.augment import Transform, apply_to_mask, apply_transform, draw_transform
+from lesionkit.distance_maps import euclidean_map, geodesic_map
+from lesionkit.io import Case, Cohort, DataError, check_inside, check_same_grid, read_points, read_volume
+from lesionkit.labels import gaussian_heatmap, points_from_mask
+from lesionkit.placement import jitter, random_voxels
+from lesionkit.preprocessing import prepare
+from lesionkit.training.config import TrainConfig
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedCase:
+    """One case in memory, ready for the network."""
+
+    subject: str
+    split: str
+    image: Float[Tensor, "channels i j k"]
+    """Normalised, float16 to spare memory."""
+    mask: Bool[np.ndarray, "i j k"]
+    points: Float[np.ndarray, "n 3"]
+    """Voxel indices of the lesions."""
+    points_mm: Float[np.ndarray, "n 3"]
+    sizes: Float[np.ndarray, " n"]
+    """Voxels of each lesion; NaN where the table does not say."""
+    spacing: tuple[float, float, float]
+    affine: Float[np.ndarray, "4 4"]
+    lesions: Bool[Tensor, "i j k"] | None = None
+    """The lesion mask, where it was asked for."""
+
+
+def load_case(case: Case, *, with_mask: bool = False) -> LoadedCase:
+    """Read and normalise the images of a case, and its points: those of its table, else the centres of its mask.
+
+    Parameters
+    ----------
+    case : Case
+        The files.
+    with_mask : bool
+        Read the lesion mask too.
+
+    Raises
+    ------
+    DataError
+        If the case has neither points nor a mask, no mask where one is wanted, or files that do not fit together.
+    """
+    if case.points is None and case.mask is None:
+        raise DataError(f"{case.subject}: has no table of points and no lesion mask; training and evaluation want one")
+    if with_mask and case.mask is None:
+        raise DataError(f"{case.subject}: has no lesion mask; this label or placement of points wants one")
+    volumes = [read_volume(path) for path in case.images]
+    try:
+        image, mask = prepare(volumes)
+    except ValueError as error:
+        raise DataError(f"{case.images[0]}: {error}") from error
+    first = volumes[0]
+    lesions = None
+    if case.mask is not None and (with_mask or case.points is None):
+        drawn = read_volume(case.mask)
+        check_same_grid(first, drawn, (str(case.images[0]), str(case.mask)))
+        lesions = drawn.data > 0
+    if case.points is not None:
+        table = read_points(case.points)
+        check_inside(case.points, table, first)
+        points_mm = table[["x", "y", "z"]].to_numpy(dtype=float)
+        sizes = table["size_vox"].to_numpy(dtype=float) if "size_vox" in table else np.full(len(table), np.nan)
+        points = first.to_voxel(points_mm)
+    else:
+        found = points_from_mask(lesions)
+        points, points_mm, sizes = found.points, first.to_mm(found.points), found.sizes.astype(float)
+    return LoadedCase(
+        case.subject, case.split, torch.from_numpy(image).half(), mask, points, points_mm, sizes, first.spacing,
+        first.affine, torch.from_numpy(lesions) if with_mask and lesions is not None else None,
+    )  # fmt: skip
+
+
+def load_training_case(case: Case, config: TrainConfig) -> LoadedCase:
+    """Load a case with the points where the training wants them; the truth of other splits stays exact.
+
+    The draw depends on the seed and on the patient's name alone.
+    """
+    wants_mask = config.label == "segmentation"
+    loaded = load_case(case, with_mask=wants_mask or config.placement == "voxel")
+    rng = np.random.default_rng([config.seed, zlib.crc32(case.subject.encode())])
+    points = loaded.points
+    if config.placement == "voxel":
+        assert loaded.lesions is not None
+        points = random_voxels(points_from_mask(loaded.lesions.numpy()), rng=rng)
+    if config.jitter_mm > 0:
+        points = jitter(points, config.jitter_mm, loaded.spacing, rng=rng)
+    return replace(loaded, points=points, lesions=loaded.lesions if wants_mask else None)
+
+
+Sample = tuple[Tensor, Tensor, Tensor, int]
+"""Image, label, brain mask of a patch, each with a channel axis, and the number of its case."""
+
+
+class PatchDataset(Dataset[Sample]):
+    """Augmented patches, drawn anew for each index: image, label (peak about 1), brain mask and number of the case."""
+
+    def __init__(self, cases: Sequence[LoadedCase], config: TrainConfig, *, start: int, length: int) -> None:
+        self.cases, self.config, self.start, self.length = cases, config, start, length
+        self.brains = [np.flatnonzero(case.mask) for case in cases]
+
+    def __len__(self) -> int:
+        """Return the number of patches."""
+        return self.length
+
+    def __getitem__(self, index: int) -> Sample:
+        """Draw sample `start + index`; the same every time."""
+        config = self.config
+        rng = np.random.default_rng([config.seed, self.start + index])
+        number = int(rng.integers(len(self.cases)))
+        case = self.cases[number]
+        size = np.array(config.patch)
+        if len(case.points) and rng.random() < config.lesion_share:
+            centre = case.points[rng.integers(len(case.points))] + rng.uniform(-0.4, 0.4, 3) * size
+        else:
+            brain = self.brains[number]
+            centre = np.array(np.unravel_index(brain[rng.integers(len(brain))], case.mask.shape)) + rng.uniform(
+                -0.5, 0.5, 3
+            )
+        centre = np.clip(centre, 2, np.array(case.mask.shape) - 3)
+        transform = draw_transform(config.augment, case.image.shape[0], rng=rng)
+        patch, points = apply_transform(case.image, case.points, transform, centre, config.patch)
+        label = self._label(case, transform, centre, patch, points)
+        return patch, label[None], (patch[:1] != 0), number
+
+    def _label(
+        self,
+        case: LoadedCase,
+        transform: Transform,
+        centre: Float[np.ndarray, " 3"],
+        patch: Float[Tensor, "channels i j k"],
+        points: Float[np.ndarray, "n 3"],
+    ) -> Float[Tensor, "i j k"]:
+        """Render the label of a patch after the move, scaled to peak near 1."""
+        config = self.config
+        if config.label == "segmentation":
+            assert case.lesions is not None
+            return apply_to_mask(case.lesions, transform, centre, config.patch).float()
+        if config.label == "euclidean":
+            label = euclidean_map(points, config.patch, radius=config.radius, decay=config.decay)
+        elif config.label == "geodesic":
+            label = geodesic_map(
+                points, patch[0].numpy(), radius=config.radius, decay=config.decay, contrast=config.contrast
+            )
+        else:
+            label = gaussian_heatmap(points, config.patch, config.sigma, border="truncate") / np.float32(config.peak)
+        return torch.from_numpy(label)
+
+
+class CohortData(pl.LightningDataModule):
+    """Training patches and whole validation cases of a cohort."""
+
+    def __init__(self, cohort: Cohort, config: TrainConfig) -> None:
+        super().__init__()
+        self.cohort, self.config = cohort, config
+        self.train_cases: list[LoadedCase] = []
+        self.validation_cases: list[LoadedCase] = []
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load the training and validation splits into memory."""
+        if self.train_cases:
+            return
+        self.train_cases = [load_training_case(case, self.config) for case in self.cohort.split("train")]
+        self.validation_cases = [load_case(case) for case in self.cohort.split("validation")]
+        for name, cases in (("train", self.train_cases), ("validation", self.validation_cases)):
+            if not any(len(case.points) for case in cases):
+                raise DataError(
+                    f"{self.cohort.folder}: the {name} split has no lesion; patients with points are wanted"
+                )
+        first = self.train_cases[0]
+        for case in (*self.train_cases, *self.validation_cases):
+            if not np.allclose(case.spacing, first.spacing, rtol=0.05):
+                raise DataError(
+                    f"{self.cohort.folder}: {case.subject} has voxels of {case.spacing} mm and {first.subject} of "
+                    f"{first.spacing} mm; one spacing for the whole cohort is wanted"
+                )
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return the patches of one epoch, that is, of the steps between two validations."""
+        config = self.config
+        done = self.trainer.global_step if self.trainer is not None else 0
+        steps = min(config.validate_every, max(config.steps - done, 1))
+        dataset = PatchDataset(
+            self.train_cases, config, start=done * config.batch_size, length=steps * config.batch_size
+        )
+        return DataLoader(dataset, batch_size=config.batch_size, num_workers=config.workers)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Return indices of validation cases; the cases are too large to collate."""
+        n = min(self.config.validation_cases, len(self.validation_cases))
+        return DataLoader(range(n), batch_size=1)  # type: ignore[arg-type]  # a range is a map-style data set

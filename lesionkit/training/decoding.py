@@ -1,0 +1,100 @@
+"""From a predicted map to candidates, as the label that was learned wants it, and the threshold that is best.
+
+In: predicted maps of validation cases. Out: candidates by case, and the operating point with the best F1 (paper,
+section 4: heatmaps by fit and subtract, all other labels by connected components of the map above tau).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from lesionkit.components import ComponentConfig, Components, detect_components
+from lesionkit.detection import detect
+from lesionkit.inference import fit_config, predict_array
+from lesionkit.metrics import CasePoints, ScoreTable, choose_threshold, precision_recall, score_points
+from lesionkit.model import UNet
+from lesionkit.training.config import LabelKind, TrainConfig
+from lesionkit.training.data import LoadedCase
+
+TAUS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""Binarisation thresholds that are tried, in units of the label's peak; 0.5 stands where no lesion is found at any."""
+
+
+def component_config(label: LabelKind, tau: float) -> ComponentConfig:
+    """Return how connected components stand for lesions: by their centre of mass in a segmentation, else their maximum.
+
+    Components of a segmentation below the 3 voxels of the smallest lesions are dropped (paper, section 4.2).
+    """
+    centre: Literal["mass", "maximum"] = "mass" if label == "segmentation" else "maximum"
+    return ComponentConfig(threshold=tau, min_size=3 if label == "segmentation" else 1, centre=centre)
+
+
+def components_at(prediction: Float[np.ndarray, "i j k"], label: LabelKind, tau: float) -> Components:
+    """Find the lesions of a predicted map, in units of the network's output, at one threshold."""
+    return detect_components(prediction, component_config(label, tau))
+
+
+def case_points(case: LoadedCase, voxels: Float[np.ndarray, "n 3"], score: Float[np.ndarray, " n"]) -> CasePoints:
+    """Put candidates, in mm, beside the truth of their case."""
+    return CasePoints(
+        predicted=voxels @ case.affine[:3, :3].T + case.affine[:3, 3],
+        score=score,
+        true=case.points_mm,
+        sizes=case.sizes,
+        subject=case.subject,
+        split=case.split,
+    )
+
+
+def decode_case(
+    prediction: Float[np.ndarray, "i j k"], case: LoadedCase, config: TrainConfig
+) -> tuple[CasePoints, ...]:
+    """Return all candidates of a case: one table for a heatmap, which alpha orders; for other labels one a tau."""
+    if config.label == "heatmap":
+        found = detect(prediction * np.float32(config.peak), fit_config(config.sigma))
+        return (case_points(case, found.mu, found.alpha),)
+    parts = (components_at(prediction, config.label, tau) for tau in TAUS)
+    return tuple(case_points(case, part.points, part.score) for part in parts)
+
+
+def detect_case(model: UNet, case: LoadedCase, config: TrainConfig, *, device: str = "cpu") -> tuple[CasePoints, ...]:
+    """Predict and decode: what `operating_point` starts from."""
+    prediction = predict_array(model, case.image, case.mask, window=config.window, device=device)
+    return decode_case(prediction, case, config)
+
+
+@dataclass(frozen=True, eq=False)
+class OperatingPoint:
+    """The threshold with the best F1 on some cases, and what it gives there."""
+
+    threshold: float
+    """Smallest alpha of a heatmap's lesion, or tau for connected components."""
+    scores: ScoreTable
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """F1, precision and recall over all lesions; 0 where one is undefined."""
+        pooled = self.scores.pooled
+        values = {"f1": pooled.f1, "precision": pooled.precision, "recall": pooled.recall}
+        return {name: float(np.nan_to_num(value)) for name, value in values.items()}
+
+
+def operating_point(found: Sequence[tuple[CasePoints, ...]], config: TrainConfig) -> OperatingPoint:
+    """Choose the threshold on validation cases; 1/2 for a network that has not found a single lesion yet."""
+    gate = config.max_distance_mm
+    if config.label == "heatmap":
+        cases = [one for (one,) in found]
+        hits = precision_recall(cases, max_distance=gate)["tp"].any()
+        threshold = choose_threshold(cases, max_distance=gate) if hits else 0.5
+        return OperatingPoint(threshold, score_points(cases, threshold, max_distance=gate))
+    tried = [
+        OperatingPoint(tau, score_points([case[n] for case in found], 0.0, max_distance=gate))
+        for n, tau in enumerate(TAUS)
+    ]
+    best = max(tried, key=lambda point: (point.rates["f1"], -abs(point.threshold - 0.5)))
+    return best

@@ -1,0 +1,147 @@
+"""Train on a cohort, keep the best network, and write it as one file.
+
+In: a cohort on disk and a `TrainConfig`. Out: the best checkpoint by validation, with the threshold chosen there.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor
+
+import lesionkit
+from lesionkit.checkpoints import Card, save_checkpoint
+from lesionkit.inference import fast_bf16
+from lesionkit.io import Cohort
+from lesionkit.training.config import TrainConfig
+from lesionkit.training.data import CohortData
+from lesionkit.training.decoding import OperatingPoint, detect_case, operating_point
+from lesionkit.training.regressor import HeatmapRegressor
+
+
+def train(
+    cohort: Cohort,
+    folder: str | Path,
+    config: TrainConfig | None = None,
+    *,
+    resume: bool = False,
+    progress: bool = True,
+    weights: Mapping[str, Tensor] | None = None,
+) -> Path:
+    """Train on the cohort's training split and keep the best network by validation F1.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        With training and validation splits.
+    folder : path
+        Receives `model.safetensors` (the best), `history.csv` and the working checkpoints.
+    config : TrainConfig, optional
+        Default: the `cpu` preset. The network's channels are set to the cohort's.
+    resume : bool
+        Go on from the last completed validation in `folder`, if there is one.
+    progress : bool
+        Show a progress bar.
+    weights : mapping of str to Tensor, optional
+        What the network starts from, such as those of a detector that is to become a segmenter (paper, section 3.3).
+
+    Returns
+    -------
+    Path
+        Of the checkpoint.
+
+    Raises
+    ------
+    DataError
+        If the cohort has no usable training or validation case.
+    """
+    config = config or TrainConfig.preset("cpu")
+    config = replace(config, model=replace(config.model, channels=len(cohort.channels)))
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    pl.seed_everything(config.seed, verbose=False)
+    data, module = CohortData(cohort, config), HeatmapRegressor(config)
+    if weights is not None:
+        module.model.load_state_dict(dict(weights))
+    data.setup()
+    working = folder / "working"
+    best = ModelCheckpoint(working, monitor="val_f1", mode="max", filename="best", enable_version_counter=False)
+    last = ModelCheckpoint(working, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
+    accelerator = "auto" if torch.cuda.is_available() else "cpu"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists and is not empty.*")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # within Lightning
+        # A resumed run first closes the epoch that it stopped in, without a validation of its own.
+        warnings.filterwarnings("ignore", message=".*could not find the monitored key.*")
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # devices found, tips
+        trainer = pl.Trainer(
+            accelerator=accelerator,
+            max_epochs=-1,  # steps count
+            max_steps=config.steps,
+            precision="bf16-mixed" if accelerator == "auto" or fast_bf16() else "32-true",
+            gradient_clip_val=config.gradient_clip,
+            reload_dataloaders_every_n_epochs=1,
+            num_sanity_val_steps=0,
+            callbacks=[best, last, *([RichProgressBar()] if progress else [])],
+            logger=CSVLogger(str(folder), name="log"),
+            log_every_n_steps=config.validate_every,
+            enable_progress_bar=progress,
+            enable_model_summary=False,
+        )
+        stopped = working / "last.ckpt"
+        trainer.fit(module, data, ckpt_path=str(stopped) if resume and stopped.is_file() else None)
+    pd.DataFrame(module.history).to_csv(folder / "history.csv", index=False)
+    return _export(module, data, working, folder)
+
+
+def _export(module: HeatmapRegressor, data: CohortData, working: Path, folder: Path) -> Path:
+    """Keep the better of the best and the last weights, by F1 on many validation cases, in the one-file checkpoint."""
+    config = module.config
+    model, cases = module.model.cpu(), data.validation_cases[: config.threshold_cases]
+    tried: list[tuple[float, int, OperatingPoint, dict[str, Tensor]]] = []
+    for name in ("best.ckpt", "last.ckpt"):
+        stored = torch.load(working / name, map_location="cpu", weights_only=True)
+        if tried and stored["global_step"] == tried[0][1]:
+            continue
+        module.load_state_dict(stored["state_dict"])
+        point = operating_point([detect_case(model.eval(), case, config) for case in cases], config)
+        weights = {key: value.clone() for key, value in model.state_dict().items()}
+        tried.append((point.rates["f1"], int(stored["global_step"]), point, weights))
+    _, step, point, weights = max(tried, key=lambda row: row[:2])
+    model.load_state_dict(weights)
+    first = data.train_cases[0]
+    card = Card(
+        kind=data.cohort.kind,
+        channels=tuple(data.cohort.channels),
+        spacing=first.spacing,
+        label=config.label,
+        sigma=config.sigma,
+        threshold=round(point.threshold, 4),
+        scale=config.peak,
+        window=config.window,
+        version=lesionkit.__version__,
+        training={
+            "config": asdict(config),
+            "cohort": {
+                "name": data.cohort.folder.name,
+                "train": len(data.train_cases),
+                "val": len(cases),
+                **data.cohort.extra,
+            },
+            "step": step,
+            "validation": point.rates,
+        },
+    )
+    path = folder / "model.safetensors"
+    save_checkpoint(path, model, card)
+    return path
