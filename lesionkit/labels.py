@@ -45,7 +45,10 @@ def as_points(points: Any, ndim: int, name: str = "points") -> Float[np.ndarray,
     ValueError
         If the shape is not `(n, ndim)` or a coordinate is NaN or infinite.
     """
-    array = np.asarray(points, dtype=float)
+    try:
+        array = np.asarray(points, dtype=float)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must have shape (n, {ndim}) and hold numbers, one row a lesion") from None
     if array.size == 0:
         return np.zeros((0, ndim))
     if array.ndim != 2 or array.shape[1] != ndim:
@@ -219,6 +222,8 @@ def points_from_mask(
     from scipy import ndimage
 
     array = np.asarray(mask)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"mask must hold real numbers, got dtype {array.dtype}")
     if array.ndim not in (2, 3):
         raise ValueError(f"mask must be 2-D or 3-D, got {array.ndim}-D of shape {array.shape}")
     if connectivity not in CONNECTIVITIES:
