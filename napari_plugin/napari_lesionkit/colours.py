@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -27,15 +27,17 @@ TRUTH: Final = "#e8eef5"
 """True points of which nothing is said yet."""
 
 _RESIDUAL: Final = (
-    (-1.00, "#d9f6ff"),
-    (-0.60, "#35b6ff"),
-    (-0.25, "#0d4f9e"),
-    (0.00, "#000000"),
-    (0.15, "#4a0f5c"),
-    (0.35, "#a52c60"),
-    (0.60, "#e8602d"),
-    (0.80, "#fbb61a"),
-    (1.00, "#fcffc9"),
+    (-1.00, "#e6fbff", 0.95),
+    (-0.60, "#3fc1ff", 0.92),
+    (-0.25, "#1767c4", 0.80),
+    (-0.06, "#0b2e63", 0.35),
+    (0.00, "#000000", 0.00),
+    (0.06, "#2a0a4a", 0.35),
+    (0.20, "#7a1d6d", 0.75),
+    (0.40, "#cf4446", 0.90),
+    (0.65, "#f8850f", 0.93),
+    (0.85, "#fcc94c", 0.95),
+    (1.00, "#fffbd0", 0.97),
 )
 
 
@@ -44,17 +46,24 @@ def rgba(colour: str, alpha: float = 1.0) -> Float[np.ndarray, "4"]:
     return np.array([*(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)), alpha], dtype=np.float32)
 
 
-def residual_colormap() -> Colormap:
-    """Return the signed scale of residuals: warm above 0, black at 0, blue where too much was subtracted."""
-    from napari.utils import Colormap
+def residual_colormap(*, see_through: bool) -> Colormap:
+    """Return the signed scale of residuals: warm above 0, nothing at 0, blue where too much was subtracted.
 
-    controls = [(place + 1.0) / 2.0 for place, _ in _RESIDUAL]
-    return Colormap([rgba(colour) for _, colour in _RESIDUAL], controls=controls, name="lesionkit residual")
+    Parameters
+    ----------
+    see_through : bool
+        Let what is below shine through, the more the closer to 0.
+    """
+    return _colormap("lesionkit residual", [((p + 1) / 2, c, a) for p, c, a in _RESIDUAL], see_through)
 
 
 def heat_colormap() -> Colormap:
     """Return the upper half of the residual's scale: a heatmap looks like its residual before the first step."""
+    return _colormap("lesionkit heat", [entry for entry in _RESIDUAL if entry[0] >= 0], True)
+
+
+def _colormap(name: str, entries: Sequence[tuple[float, str, float]], see_through: bool) -> Colormap:
     from napari.utils import Colormap
 
-    upper = [(place, colour) for place, colour in _RESIDUAL if place >= 0]
-    return Colormap([rgba(colour) for _, colour in upper], controls=[p for p, _ in upper], name="lesionkit heat")
+    colours = [rgba(colour, alpha if see_through else 1.0) for _, colour, alpha in entries]
+    return Colormap(colours, controls=[place for place, _, _ in entries], name=name + ("" if see_through else " solid"))

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 LIGHT = {"thumbnail": False, "highlight": False, "extent": False}
 """What a refresh may leave out."""
-POINTS_OPTIONS: dict[str, Any] = {"face_color": "transparent", "border_width": 0.12, "out_of_slice_display": False}
+WANDER = 250.0
+"""A peak farther than this from the middle of the picture, in pixels, is brought there."""
+POINTS_OPTIONS: dict[str, Any] = {"face_color": "transparent", "border_width": 0.1, "antialiasing": 1.0}
 
 
 def camera_of(viewer: ViewerModel) -> Any:
@@ -92,15 +94,19 @@ class LineLayer:
 
 
 class SpotLayer:
-    """Points of changing number in one points layer; those that are not needed are not shown."""
+    """Points of changing number in one points layer; those that are not needed are not shown.
 
-    def __init__(self, viewer: ViewerModel, placement: Placement, name: str, *, n: int, **options: Any) -> None:
-        self._placement = placement
+    Filled ones get a dark edge, the others are hollow.
+    """
+
+    def __init__(
+        self, viewer: ViewerModel, placement: Placement, name: str, *, filled: bool = False, **options: Any
+    ) -> None:
+        self._placement, self._filled = placement, filled
         self.layer: Points = viewer.add_points(
-            np.zeros((n, placement.ndim)),
+            np.zeros((0, placement.ndim)),
             ndim=placement.ndim,
             name=name,
-            shown=np.zeros(n, bool),
             metadata={METADATA: {"view": True}},
             **{**POINTS_OPTIONS, **placement.options, **options},
         )
@@ -111,10 +117,11 @@ class SpotLayer:
         n, layer = len(mu), self.layer
         if n > len(layer.data):
             layer.data = np.zeros((n, self._placement.ndim))
-            layer.border_color = np.zeros((n, 4))
+            layer.border_color = np.tile([0.0, 0.0, 0.0, 0.8], (n, 1))
+            layer.face_color = np.zeros((n, 4))
         layer.data[:n] = self._placement.to_layer(mu)
         layer.data[n:] = 0.0
-        layer.border_color[:n] = colours
+        (layer.face_color if self._filled else layer.border_color)[:n] = colours
         shown: Bool[np.ndarray, " m"] = layer.shown
         shown[:n], shown[n:] = True, False
 
@@ -134,9 +141,13 @@ class LayerView:
         The state; a map must be loaded.
     placement : Placement
         Of that map.
+    over_image : bool
+        Whether there is an image below, which should shine through the residual.
     """
 
-    def __init__(self, viewer: ViewerModel, explorer: Explorer, placement: Placement) -> None:
+    def __init__(
+        self, viewer: ViewerModel, explorer: Explorer, placement: Placement, *, over_image: bool = False
+    ) -> None:
         self.viewer, self.explorer, self.placement = viewer, explorer, placement
         self._moving = False
         size = self._mark_size
@@ -144,8 +155,8 @@ class LayerView:
         self.residual: Image = viewer.add_image(
             placement.shown(explorer.residual),
             name="residual",
-            colormap=residual_colormap(),
-            blending="additive",
+            colormap=residual_colormap(see_through=over_image),
+            blending="translucent",
             contrast_limits=self._limits,
             interpolation2d="linear",
             projection_mode="none",
@@ -154,8 +165,8 @@ class LayerView:
         )
         self.label: Image | None = None
         self.lines = LineLayer(viewer, placement, "rings")
-        self.truth = SpotLayer(viewer, placement, "truth", n=0, size=1.9 * size, symbol="diamond")
-        self.detections = SpotLayer(viewer, placement, "detections", n=0, size=size, symbol="cross")
+        self.truth = SpotLayer(viewer, placement, "truth", size=1.6 * size, symbol="diamond", border_width=0.07)
+        self.detections = SpotLayer(viewer, placement, "detections", size=0.6 * size, symbol="disc", filled=True)
         self.rival: SpotLayer | None = None
         viewer.layers.selection.active = active if active in viewer.layers else self.residual
         explorer.settled.connect(self._on_settled)
@@ -229,6 +240,8 @@ class LayerView:
             dirty.append(self.lines.refresh)
         if "label" in names and self.label is not None and self.label.visible:
             self._draw_label()
+        if "position" in names and self.explorer.follow:
+            self._centre()
         if moved:
             self._move()  # refreshes every layer
         else:
@@ -285,7 +298,7 @@ class LayerView:
     def _make_rival(self) -> None:
         if self.explorer.comparing and self.rival is None:
             self.rival = SpotLayer(
-                self.viewer, self.placement, "other mode", n=0, size=0.8 * self._mark_size, symbol="x"
+                self.viewer, self.placement, "other mode", size=0.6 * self._mark_size, symbol="square", border_width=0.2
             )
             self.viewer.layers.selection.active = self.residual
         if self.rival is not None:
@@ -365,6 +378,16 @@ class LayerView:
             self.viewer.dims.set_point([axis + more for axis in self._hidden], list(self._wanted_point()))
         finally:
             self._moving = False
+
+    def _centre(self) -> None:
+        """Bring the explorer's position into the picture if it is out of it, or close to its edge."""
+        camera = camera_of(self.viewer)
+        world = self.placement.to_world(self.explorer.position)[0]
+        centre = np.array(camera.center[-self.placement.ndim :], dtype=float)
+        shown = list(self._displayed)
+        if np.abs(world[shown] - centre[shown]).max() * camera.zoom > WANDER:
+            centre[shown] = world[shown]
+            camera.center = (*camera.center[: 3 - self.placement.ndim], *centre)
 
     def _dims_events(self) -> tuple[Any, ...]:
         events = self.viewer.dims.events

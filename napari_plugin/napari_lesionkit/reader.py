@@ -44,7 +44,7 @@ def nifti_layer(path: str | os.PathLike[str], **known: Any) -> Layer:
     known = {"path": str(path), **known}
     if is_heatmap(name):
         return volume_layer(volume, name, metadata=known, **heat_options(volume.data))
-    low, high = np.percentile(volume.data, (0.5, 99.8))
+    low, high = np.percentile(volume.data, (0.5, 99.9))
     limits = (float(low), float(high)) if high > low else (float(low), float(low) + 1.0)
     return volume_layer(volume, name, metadata=known, colormap="gray", contrast_limits=limits, **SMOOTH)
 
@@ -55,11 +55,11 @@ def is_heatmap(name: str) -> bool:
 
 
 def heat_options(data: np.ndarray) -> dict[str, Any]:
-    """Return how a heatmap is shown: additive, from 0 to its highest voxel."""
+    """Return how a heatmap is shown: from 0 to its highest voxel."""
     top = float(data.max())
     return {
         "colormap": heat_colormap(),
-        "blending": "additive",
+        "blending": "translucent",
         "contrast_limits": (0.0, top if top > 0 else 1.0),
         **SMOOTH,
     }

@@ -44,7 +44,7 @@ def gallery(scene: str = "pair_2_0.5") -> list[Layer]:
     return [layer]
 
 
-def crowd() -> list[Layer]:
+def triangle() -> list[Layer]:
     """Return three peaks in a triangle, closer together than any of them is wide."""
     return gallery("triangle")
 

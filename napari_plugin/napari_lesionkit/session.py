@@ -243,7 +243,9 @@ class Session:
             self.explorer.set_sigma(FitConfig().sigma)  # no peak stands alone, whose width could be told
         self.source, self.placement = layer, placement
         self._was_visible = layer.visible
-        self.view = LayerView(self.viewer, self.explorer, placement)
+        images = [one for one in self.viewer.layers if type(one).__name__ == "Image" and one.visible]
+        below = any(one is not layer for one in images)
+        self.view = LayerView(self.viewer, self.explorer, placement, over_image=below)
         self.source_changed.emit()
 
     def _points(
