@@ -21,7 +21,7 @@ from torch import Tensor
 import lesionkit
 from lesionkit.checkpoints import Card, save_checkpoint
 from lesionkit.inference import fast_bf16
-from lesionkit.io import Cohort
+from lesionkit.io import Cohort, DataError, atomic_path
 from lesionkit.training.config import TrainConfig
 from lesionkit.training.data import CohortData
 from lesionkit.training.decoding import OperatingPoint, detect_case, operating_point
@@ -67,12 +67,12 @@ def train(
     config = config or TrainConfig.preset("cpu")
     config = replace(config, model=replace(config.model, channels=len(cohort.channels)))
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     pl.seed_everything(config.seed, verbose=False)
     data, module = CohortData(cohort, config), HeatmapRegressor(config)
     if weights is not None:
         module.model.load_state_dict(dict(weights))
-    data.setup()
+    data.setup()  # before anything is written: the cohort may be unusable
+    _make_folder(folder)
     working = folder / "working"
     best = ModelCheckpoint(working, monitor="val_f1", mode="max", filename="best", enable_version_counter=False)
     last = ModelCheckpoint(working, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
@@ -99,9 +99,21 @@ def train(
             enable_model_summary=False,
         )
         stopped = working / "last.ckpt"
-        trainer.fit(module, data, ckpt_path=str(stopped) if resume and stopped.is_file() else None)
-    pd.DataFrame(module.history).to_csv(folder / "history.csv", index=False)
+        try:
+            trainer.fit(module, data, ckpt_path=str(stopped) if resume and stopped.is_file() else None)
+        except SystemExit as stop:  # Lightning's answer to Ctrl-C
+            raise KeyboardInterrupt from stop
+    with atomic_path(folder / "history.csv") as temporary:
+        pd.DataFrame(module.history).to_csv(temporary, index=False)
     return _export(module, data, working, folder)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        wanted = "a folder that can be written is wanted"
+        raise DataError(f"{folder}: cannot be made ({error.strerror or error}); {wanted}") from error
 
 
 def _export(module: HeatmapRegressor, data: CohortData, working: Path, folder: Path) -> Path:
