@@ -165,7 +165,7 @@ class LayerView:
         )
         self.label: Image | None = None
         self.lines = LineLayer(viewer, placement, "rings")
-        self.truth = SpotLayer(viewer, placement, "truth", size=1.6 * size, symbol="diamond", border_width=0.07)
+        self.truth = SpotLayer(viewer, placement, "truth", size=1.6 * size, symbol="diamond", border_width=0.05)
         self.detections = SpotLayer(viewer, placement, "detections", size=0.6 * size, symbol="disc", filled=True)
         self.rival: SpotLayer | None = None
         viewer.layers.selection.active = active if active in viewer.layers else self.residual
@@ -298,7 +298,12 @@ class LayerView:
     def _make_rival(self) -> None:
         if self.explorer.comparing and self.rival is None:
             self.rival = SpotLayer(
-                self.viewer, self.placement, "other mode", size=0.6 * self._mark_size, symbol="square", border_width=0.2
+                self.viewer,
+                self.placement,
+                "other mode",
+                size=0.6 * self._mark_size,
+                symbol="square",
+                border_width=0.13,
             )
             self.viewer.layers.selection.active = self.residual
         if self.rival is not None:

@@ -120,10 +120,9 @@ class SearchPanel(Panel):
         self.patience.valueChanged.connect(lambda value: self._change(patience=value))
         form = form_of(self)
         form.addRow("sigma", row_of(self.sigma, self.unit, self.estimate, stretch=0))
-        form.addRow(
-            "window", row_of(self.window, QLabel("lowest alpha"), self.lowest, QLabel("patience"), self.patience)
-        )
         form.addRow("mode", row_of(self.mode, self.compare))
+        form.addRow("window", row_of(self.window, QLabel("lowest alpha"), self.lowest))
+        form.addRow("survive", row_of(self.patience, QLabel("failed fits in a row")))
         self.show_state(frozenset({"config", "comparing"}))
 
     def show_state(self, names: frozenset[str]) -> None:
@@ -346,6 +345,7 @@ class TruthPanel(Panel):
         self.label = QCheckBox("show the label")
         self.label.setToolTip("The heatmap that a network would learn from these points at this sigma, live")
         self.label.toggled.connect(session.show_label)
+        session.label_changed.connect(self._show_label)
         self.gate = _narrow(QDoubleSpinBox())
         self.gate.setRange(0.0, 100.0)
         self.gate.setSuffix(" mm")
@@ -373,11 +373,6 @@ class TruthPanel(Panel):
             self.redo.setEnabled(self.explorer.can_redo)
         if names & {"truth", "score", "threshold", "case"}:
             self.score.setText(self.text())
-        if "case" in names:
-            view = self.session.view
-            blocker = QSignalBlocker(self.label)
-            self.label.setChecked(view is not None and view.label is not None and view.label.visible)
-            blocker.unblock()
 
     def text(self) -> str:
         """Precision, recall and F1 at the threshold."""
@@ -399,4 +394,9 @@ class TruthPanel(Panel):
     def _show_annotating(self, annotating: bool) -> None:
         blocker = QSignalBlocker(self.annotate)
         self.annotate.setChecked(annotating)
+        blocker.unblock()
+
+    def _show_label(self, shown: bool) -> None:
+        blocker = QSignalBlocker(self.label)
+        self.label.setChecked(shown)
         blocker.unblock()

@@ -74,6 +74,7 @@ class Session:
 
     source_changed = Signal(description="another map is looked at, or none")
     annotating_changed = Signal(bool)
+    label_changed = Signal(bool, description="whether the label of the true points is shown")
 
     def __init__(
         self, viewer: ViewerModel, *, before_removal: Callable[[], object] = lambda: None, inline_s: float = 0.03
@@ -152,6 +153,7 @@ class Session:
         if self.view is None:
             return
         self.set_annotating(False)
+        self.label_changed.emit(False)
         self.explorer.pause()
         view, self.view = self.view, None
         self._before_removal()
@@ -222,6 +224,7 @@ class Session:
         """Show the label heatmap of the true points, or hide it."""
         if self.view is not None:
             self.view.show_label(shown)
+            self.label_changed.emit(shown)
 
     def set_truth_layer(self, layer: Points) -> None:
         """Take a points layer as the truth."""

@@ -161,11 +161,9 @@ class LesionkitWidget(QWidget):
         outer.addWidget(scroll, 1)
         outer.addWidget(self.error)
 
-    def _export_menu(self) -> QToolButton:
-        button = QToolButton()
-        button.setText("Export")
+    def _export_menu(self) -> QPushButton:
+        button = QPushButton("Export")
         button.setToolTip("Write lesions, a GIF of the stepping, or a notebook of this view")
-        button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         menu = QMenu(button)
         for title, tip, run in (
             ("Lesions (TSV)...", "The lesions at the threshold, in mm", self.save_lesions),
