@@ -6,11 +6,12 @@ In: a map and the lesions kept so far. Out: batches of judged fits, in the axis 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import compress, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from lesionkit.detection.fitting import WindowFits, amplitude_of_unit_mass, fit_windows, gaussian_patch
 from lesionkit.detection.maxima import Layout, Maxima, first_not_finite
@@ -30,54 +31,29 @@ STRUCTURE = 0.5
 _FLAGS = ("border", "hot", "saturated", "plateau", "misfit")
 
 
-class Fits:
-    """Fits of a batch of windows, judged: one row a candidate. Lists where rows are read one at a time."""
+class Candidate(NamedTuple):
+    """One window's fit, judged and waiting for its turn; in the axis order of the map's memory."""
 
-    mu: Float[Array, "k 3"]
-    amplitude: Float[Array, " k"]
-    variances: Float[Array, "k 4"]
-    explained: Float[Array, " k"]
-    point: Float[Array, "k ndim"]
-    voxel: list[tuple[int, ...]]
-    window: list[tuple[slice, ...]]
-    height: list[float]
-    top: list[bool]
-    total: list[float]
-    alpha: list[float]
-    sse: list[float]
-    energy: list[float]
-    iterations: list[int]
-    status: list[Status]
-    flags: list[tuple[str, ...]]
-    plateau: list[bool]
-    clean: list[bool]
-
-
-@dataclass(slots=True, eq=False)
-class Candidate:
-    """One row of a batch, waiting for its turn."""
-
-    fits: Fits
-    row: int
+    mu: list[float]
+    """Fitted centre."""
+    amplitude: float
+    """Fitted height."""
+    covariance: list[float]
+    """Variances of mu and amplitude per unit of noise variance."""
+    noise: float
+    """Noise variance that the fit leaves."""
+    explained: float
+    """Share of the window's energy that the fit explains."""
     height: float
     """The residual at the voxel when its turn comes."""
-    needs: set[int] = field(default_factory=set)
-    """Voxel numbers of the candidates that it takes as kept."""
-
-    @property
-    def mu(self) -> Float[Array, " 3"]:
-        """Fitted centre."""
-        return np.asarray(self.fits.mu[self.row])
-
-    @property
-    def amplitude(self) -> float:
-        """Fitted height."""
-        return float(self.fits.amplitude[self.row])
-
-    @property
-    def clean(self) -> bool:
-        """Whether it is to be kept as it is, unless it is linked to others."""
-        return self.fits.clean[self.row]
+    top: bool
+    """Whether the voxel is the highest of its window."""
+    clean: bool
+    """Whether it is to be kept as it is, unless it is linked to others."""
+    plateau: bool
+    status: Status
+    record: tuple[Any, ...]
+    """What :class:`FitStep` says of it, from `voxel` to `flags`."""
 
 
 class Field:
@@ -108,13 +84,21 @@ class Field:
         self.size = np.minimum(2 * self.half + 1, self.shape)
         self.reach = np.array(reach)
         # how far a window and the shift of another centre reach from their maxima, in voxels
-        self.slack = [h + config.guard * x for h, x in zip(half, width, strict=True)]
+        slack = [h + config.guard * x for h, x in zip(half, width, strict=True)]
+        self.slack = np.array(slack)[:, None]
+        self.span = np.array([math.ceil(s + TOUCH * x) for s, x in zip(slack, width, strict=True)])[:, None, None]
         mass = amplitude_of_unit_mass(self.sigma)
         self.unit = 1.0 if config.scale == "peak" else mass
         self.mass = mass / self.unit
         self.min_alpha = config.lowest_alpha
         # the lowest maximum that a lesion of min_alpha can have: its centre lies at the corner between voxels
         self.floor = self.min_alpha * self.unit * math.exp(-0.125 * sum(1.0 / x**2 for x in width if x))
+
+    @cached_property
+    def cubes(self) -> Num[Array, "x y z a b c"]:
+        """All windows of the map that are not trimmed, by their first voxel; no copy."""
+        corners = (self.shape - self.size + 1).tolist()
+        return as_strided(self.view, (*corners, *self.size.tolist()), self.view.strides * 2, writeable=False)
 
     def maxima(self) -> Maxima:
         """Read the map once.
@@ -130,21 +114,24 @@ class Field:
             index = first_not_finite(self.heatmap)
             raise ValueError(f"heatmap must be finite, but voxel {index} holds {self.heatmap[index]}") from None
 
-    def touching(self, one: Num[Array, "m 3"], other: Num[Array, "n 3"]) -> Bool[Array, "m n"]:
-        """Whether a fit at `one` can know of a change at `other`: is its window within `TOUCH` sigma of it."""
-        squared: Float[Array, "m n"] = np.zeros((len(one), len(other)))
-        for axis, (slack, inverse) in enumerate(zip(self.slack, self.inverse.tolist(), strict=True)):
-            gap = np.abs(one[:, axis, None] - other[:, axis]) - slack
-            squared += np.square(np.maximum(gap, 0.0) * inverse)
-        return squared <= TOUCH * TOUCH
+    def touching(self, one: Num[Array, "m 3"], other: Num[Array, "n 3"]) -> tuple[list[int], list[int]]:
+        """Return the pairs of rows where a fit at `one` can know of a change at `other`.
+
+        It can if its window is within `TOUCH` sigma of it.
+        """
+        away = np.abs(_differences(one, other))
+        rows, columns = np.logical_and.reduce(away <= self.span).nonzero()
+        if rows.size:  # in the box around that ellipsoid
+            gap = np.maximum(away[:, rows, columns] - self.slack, 0.0) * self.inverse[:, None]
+            near = np.add.reduce(gap * gap) <= TOUCH * TOUCH
+            rows, columns = rows[near], columns[near]
+        return rows.tolist(), columns.tolist()
 
     def linked(self, one: Float[Array, "m 3"], other: Float[Array, "n 3"]) -> Bool[Array, "m n"]:
         """Whether lesions overlap enough to be refitted together."""
-        a, b = one * self.inverse, other * self.inverse
-        squared: Float[Array, "m n"] = np.zeros((len(one), len(other)))
-        for axis in range(3):
-            squared += (a[:, axis, None] - b[:, axis]) ** 2
-        return squared < self.config.link**2
+        away = _differences(one * self.inverse, other * self.inverse)
+        away *= away
+        return np.asarray(np.add.reduce(away) < self.config.link**2)
 
     def less(
         self, lower: Int[Array, " 3"], upper: Int[Array, " 3"], mu: Float[Array, "n 3"], amplitude: Float[Array, " n"]
@@ -171,23 +158,24 @@ class Field:
         """
         lower = np.maximum(centres - self.half, 0)
         upper = np.minimum(centres + self.half + 1, self.shape)
-        boxes = np.zeros((len(centres), *self.size.tolist()))
-        for box, (a, b, c), (d, e, f) in zip(boxes, lower.tolist(), upper.tolist(), strict=True):
-            box[: d - a, : e - b, : f - c] = self.view[a:d, b:e, c:f]
+        boxes = self.cubes[tuple(np.minimum(lower, self.shape - self.size).T)].astype(float, copy=False)
         extent = upper - lower
         inside = None
-        if (extent < self.size).any():
+        trimmed = (extent < self.size).any(1)
+        if trimmed.any():
             inside = np.arange(self.size.max()) < extent[:, :, None]
+            for row in trimmed.nonzero()[0].tolist():
+                (a, b, c), (d, e, f) = lower[row].tolist(), upper[row].tolist()
+                boxes[row] = 0.0
+                boxes[row, : d - a, : e - b, : f - c] = self.view[a:d, b:e, c:f]
         rows: list[int] = []  # which window, less which lesion
         centre: list[Any] = []
         height: list[float] = []
         if len(mu):
             nearest = np.rint(mu)
-            near = np.ones((len(centres), len(mu)), bool)
-            for axis in range(3):
-                near &= nearest[:, axis] - self.reach[axis] < upper[:, axis, None]
-                near &= nearest[:, axis] + self.reach[axis] >= lower[:, axis, None]
-            first, which = np.nonzero(near)
+            near = _differences(upper + self.reach, nearest) > 0
+            near &= _differences(lower - self.reach, nearest) <= 0
+            first, which = np.logical_and.reduce(near).nonzero()
             rows, centre, height = first.tolist(), list(mu[which]), amplitude[which].tolist()
         for row, entries in enumerate(under or ()):
             rows += [row] * len(entries)
@@ -230,7 +218,7 @@ class Field:
         centres: Int[Array, "k 3"] | None = None,
         height: Float[Array, " k"] | None = None,
         under: list[list[Candidate]] | None = None,
-    ) -> Fits:
+    ) -> list[Candidate]:
         """Fit the windows of some maxima and judge the fits.
 
         Parameters
@@ -252,61 +240,61 @@ class Field:
         if height is None:
             height = boxes[(np.arange(len(boxes)), *start.T)]
         found = fit_windows(boxes, start, self.sigma, inside=inside)
-        fits = Fits()
-        fits.mu, fits.amplitude = found.mu + lower, found.amplitude
-        fits.point = self.layout.point(fits.mu)
-        fits.voxel, fits.window = self.layout.voxels(voxels), self.layout.boxes(lower, upper)
-        fits.height, fits.alpha = height.tolist(), (found.amplitude / self.unit).tolist()
-        fits.sse, fits.energy, fits.iterations = found.sse.tolist(), found.energy.tolist(), found.iterations.tolist()
-        extent = None if inside is None else upper - lower
-        self._judge(fits, found, boxes, extent, height, np.abs(fits.mu - voxels))
-        return fits
+        return self._judge(found, boxes, lower, upper, voxels, height)
 
     def _judge(
         self,
-        fits: Fits,
         found: WindowFits,
         boxes: Float[Array, "k a b c"],
-        extent: Int[Array, "k 3"] | None,
+        lower: Int[Array, "k 3"],
+        upper: Int[Array, "k 3"],
+        voxels: Int[Array, "k 3"],
         height: Float[Array, " k"],
-        shifts: Float[Array, "k 3"],
-    ) -> None:
-        """Add to some fits what to think of them; `extent` is that of trimmed windows, `shifts` are from the maxima."""
+    ) -> list[Candidate]:
+        """Say what to think of some fits."""
         flat = boxes.reshape(len(boxes), -1)
-        n_voxels: Any = flat.shape[1] if extent is None else extent.prod(1)
-        total, highest = flat.sum(1), flat.max(1)
-        n_high = (flat >= 0.999 * highest[:, None]).sum(1).tolist()
-        with np.errstate(all="ignore"):
-            noise = found.sse / np.maximum(n_voxels - 1 - self.n_placed, 1)
-            captured = found.energy - found.sse
-            constant = (total * total / n_voxels).tolist()  # energy that a constant explains
-            fits.variances = found.covariance * noise[:, None]
-            fits.explained = captured / np.maximum(found.energy, 1e-300)
-        fits.top, fits.total = (height >= highest).tolist(), (total * self.mass).tolist()
-        fits.status, fits.flags, fits.plateau, fits.clean = [], [], [], []
-        far, shift = (shifts * self.inverse).max(1).tolist(), shifts.max(1).tolist()
-        borders = [False] * len(boxes) if extent is None else (extent < self.size).any(1).tolist()
-        explained, variance, captures = fits.explained.tolist(), fits.variances[:, 3].tolist(), captured.tolist()
-        for row, converged in enumerate(found.converged.tolist()):
-            height_fitted = fits.alpha[row] * self.unit
-            saturated = n_high[row] > 2**self.n_placed
-            escaped = not far[row] <= self.config.guard
-            plateau = constant[row] > captures[row] and (saturated or constant[row] > 0.9 * fits.energy[row])
+        total, highest = np.add.reduce(flat, 1), np.maximum.reduce(flat, 1)
+        n_high = np.add.reduce(flat >= 0.999 * highest[:, None], 1)
+        mu, whole = found.mu + lower, self.size.tolist()
+        shift = np.abs(mu - voxels)
+        far, shift = np.maximum.reduce(shift * self.inverse, 1), np.maximum.reduce(shift, 1)
+        rows = zip(
+            mu.tolist(), self.layout.point(mu), found.amplitude.tolist(), found.covariance.tolist(), found.sse.tolist(),
+            found.energy.tolist(), found.iterations.tolist(), found.converged.tolist(), total.tolist(),
+            n_high.tolist(), height.tolist(), (height >= highest).tolist(), far.tolist(), shift.tolist(),
+            (upper - lower).tolist(), self.layout.voxels(voxels), self.layout.boxes(lower, upper),
+            strict=True,
+        )  # fmt: skip
+        joint, guard, unit, n_free = self.joint, self.config.guard, self.unit, 1 + self.n_placed
+        out = []
+        for row, (
+            centre, point, amplitude, covariance, sse, energy, iterations, converged, mass, high, value, top, gone,
+            moved, extent, voxel, window,
+        ) in enumerate(rows):  # fmt: skip
+            n_voxels = extent[0] * extent[1] * extent[2]
+            noise, captured = sse / max(n_voxels - n_free, 1), energy - sse
+            constant = mass * mass / n_voxels  # energy that a constant explains
+            explained, alpha = captured / max(energy, 1e-300), amplitude / unit
+            saturated, escaped = high > 2**self.n_placed, not gone <= guard
+            plateau = constant > captured and (saturated or constant > 0.9 * energy)
             plateau = plateau or (saturated and (escaped or not converged))
             status: Status = "kept"
             if plateau or not converged:
                 status = "not_converged"
             elif escaped:
                 status = "escaped"
-            elif fits.alpha[row] < self.min_alpha or height_fitted < self.significance * math.sqrt(variance[row]):
+            elif alpha < self.min_alpha or amplitude < self.significance * math.sqrt(covariance[3] * noise):
                 status = "weak"
-            misfit = explained[row] < POOR and status == "kept"
-            misfit = misfit and _structured(boxes[row], found.mu[row], height_fitted, self.sigma)
-            marks = (borders[row], fits.height[row] > 3.0 * height_fitted, saturated, plateau, misfit)
-            fits.status.append(status)
-            fits.plateau.append(plateau)
-            fits.flags.append(tuple(compress(_FLAGS, marks)) if True in marks else ())
-            fits.clean.append(status == "kept" and (not self.joint or shift[row] <= 1.0))
+            misfit = explained < POOR and status == "kept"
+            misfit = misfit and _structured(boxes[row], found.mu[row], amplitude, self.sigma)
+            marks = (extent != whole, value > 3.0 * amplitude, saturated, plateau, misfit)
+            flags = tuple(compress(_FLAGS, marks)) if True in marks else ()
+            clean = status == "kept" and (moved <= 1.0 or not joint)
+            record = (voxel, value, window, mass * self.mass, point, alpha, sse, energy, iterations, status, flags)
+            out.append(
+                Candidate(centre, amplitude, covariance, noise, explained, value, top, clean, plateau, status, record)
+            )
+        return out
 
     def plateau(self, voxel: Int[Array, " 3"], value: float) -> tuple[Int[Array, " 3"], Int[Array, " 3"]]:
         """Return the box that a flat maximum fills: each side moves on while what it gains is nearly as high."""
@@ -330,6 +318,12 @@ class Field:
                             break
                         step //= 2
         return np.maximum(np.array(lower) - self.half, 0), np.minimum(np.array(upper) + self.half, self.shape)
+
+
+def _differences(one: Num[Array, "m 3"], other: Num[Array, "n 3"]) -> Num[Array, "3 m n"]:
+    """Return all differences of points, axis by axis: with the long axes last, arithmetic is many times faster."""
+    a, b = np.ascontiguousarray(one.T), np.ascontiguousarray(other.T)
+    return np.asarray(a[:, :, None] - b[:, None])
 
 
 def _structured(

@@ -37,14 +37,14 @@ class Kept:
 
     def append(self, number: int, taken: list[Candidate]) -> None:
         """Add lesions as they were fitted; `number` is the step of the first."""
-        variances = np.array([one.fits.variances[one.row] for one in taken])
+        variances = np.array([one.covariance for one in taken]) * np.array([one.noise for one in taken])[:, None]
         covariance = np.zeros((len(taken), 3, 3))
         covariance.reshape(-1, 9)[:, ::4] = variances[:, :3]
         self.mu = np.concatenate([self.mu, [one.mu for one in taken]])
         self.amplitude = np.concatenate([self.amplitude, [one.amplitude for one in taken]])
         self.covariance = np.concatenate([self.covariance, covariance])
         self.variance = np.concatenate([self.variance, variances[:, 3]])
-        self.explained = np.concatenate([self.explained, [one.fits.explained[one.row] for one in taken]])
+        self.explained = np.concatenate([self.explained, [one.explained for one in taken]])
         self.found += range(number, number + len(taken))
 
     def linked(self, mu: Float[Array, " 3"]) -> list[int]:

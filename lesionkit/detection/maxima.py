@@ -7,7 +7,7 @@ neither copied nor changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -64,7 +64,7 @@ class Layout:
     def voxels(self, indices: Int[Array, "k 3"]) -> list[tuple[int, ...]]:
         """Return indices of the view in the map's axis order."""
         if self.axes == (0, 1, 2):
-            return list(map(tuple, indices.tolist()))
+            return list(zip(*indices.T.tolist(), strict=True))
         out = np.zeros((len(indices), len(self.shape)), int)
         for i, axis in enumerate(self.axes):
             if axis >= 0:
@@ -73,10 +73,11 @@ class Layout:
 
     def boxes(self, lower: Int[Array, "k 3"], upper: Int[Array, "k 3"]) -> list[tuple[slice, ...]]:
         """Return boxes of the view as slices in the map's axis order."""
-        first, last = lower.tolist(), upper.tolist()
-        places = [self.axes.index(a) if a in self.axes else -1 for a in range(len(self.shape))]
-        full = slice(0, 1)
-        return [tuple(full if p < 0 else slice(f[p], t[p]) for p in places) for f, t in zip(first, last, strict=True)]
+        sides: list[Iterable[slice]] = [[slice(0, 1)] * len(lower)] * len(self.shape)
+        for i, axis in enumerate(self.axes):
+            if axis >= 0:
+                sides[axis] = map(slice, lower[:, i].tolist(), upper[:, i].tolist())
+        return list(zip(*sides, strict=True))
 
     def covariance(self, matrix: Float[Array, "... 3 3"]) -> Float[Array, "... ndim ndim"]:
         """Return a covariance of the view's axes in the map's; uniform over the voxel (1/12) along axes of length 1."""

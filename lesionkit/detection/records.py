@@ -127,8 +127,7 @@ class Refit(NamedTuple):
     alpha: float
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FitStep:
+class FitStep(NamedTuple):
     """One turn of the loop: locate the maximum, fit, subtract (paper, section 3.2, steps 1 to 3)."""
 
     number: int

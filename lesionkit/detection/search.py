@@ -9,9 +9,9 @@ axis order; sigma is a standard deviation in voxels.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import compress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +19,7 @@ import numpy as np
 from lesionkit.detection.candidates import Candidate, Field
 from lesionkit.detection.kept import Kept
 from lesionkit.detection.maxima import Maxima, as_heatmap
-from lesionkit.detection.records import Detections, FitConfig, FitStep, Refit, Status
+from lesionkit.detection.records import Detections, FitConfig, FitStep, Refit
 from lesionkit.detection.width import estimate_sigma
 
 if TYPE_CHECKING:
@@ -134,6 +134,8 @@ class _Search:
         self.patience = config.patience if self.field.joint else 0
         self.discarded: list[tuple[Int[Array, " 3"], Int[Array, " 3"]]] = []
         self.ahead: dict[int, Candidate] = {}  # by voxel number
+        self.needs: dict[int, set[int]] = {}  # for each of them, those that it takes as kept
+        self.beside: defaultdict[int, set[int]] = defaultdict(set)  # and those that touch it
         self.seeds = np.zeros(0, int)
         self.lead = PREFETCH
         self.stopped = "floor"
@@ -155,7 +157,7 @@ class _Search:
                     self.stopped = "plateau" if self.maxima.truncated else "floor"
                     return
                 continue
-            if k not in self.ahead or self.ahead[k].needs:
+            if k not in self.ahead or self.needs[k]:
                 self._fit_ahead(k)
             steps = self._keep_ahead(k, number) or [self._step(k, number)]
             yield from steps
@@ -188,6 +190,7 @@ class _Search:
         for lower, upper in self.discarded:
             self.maxima.discard_box(lower, upper)
         self.ahead.clear()
+        self.beside.clear()
         self.seeds = np.zeros(0, int)
         if self.maxima.flat.size <= FEW:
             return True
@@ -210,70 +213,43 @@ class _Search:
         if self.field.joint:
             centre = voxel
             for _ in range(3):  # the window follows the peak
-                mu = entry.mu
-                if np.abs(mu - centre).max() <= 1.0 or entry.fits.status[entry.row] == "not_converged":
+                mu = np.array(entry.mu)
+                if np.abs(mu - centre).max() <= 1.0 or entry.status == "not_converged":
                     break
                 nearest = np.rint(mu).astype(int)
                 centre = np.clip(nearest, np.maximum(centre - 2, 0), np.minimum(centre + 2, self.field.shape - 1))
-                fits = self.field.fit(
+                (entry,) = self.field.fit(
                     voxel[None],
                     self.kept.mu,
                     self.kept.amplitude,
                     centres=centre[None],
-                    height=self.maxima.residual[[k]],
+                    height=np.array([entry.height]),
                 )
-                entry = Candidate(fits, 0, entry.height)
-        fits, row = entry.fits, entry.row
-        if fits.status[row] == "kept":
+        step = FitStep(number, *entry.record)
+        if entry.status == "kept":
             merged, refits, drops = self._keep(number, entry)
             if merged or drops:
                 self._discard(voxel, voxel + 1)
-            return self._record(entry, number, "merged" if merged else "kept", refits, drops)
-        if fits.plateau[row]:
+            return step._replace(status="merged" if merged else "kept", refits=refits, drops=drops)
+        if entry.plateau:
             self._discard(*self.field.plateau(voxel, entry.height))
         else:
             self._discard(voxel, voxel + 1)
-        return self._record(entry, number, fits.status[row])
+        return step
 
     def _keep(self, number: int, entry: Candidate) -> tuple[bool, tuple[Refit, ...], tuple[int, ...]]:
         """Subtract a new lesion, after a refit with its neighbours in joint mode; tell whether it was merged."""
-        group = self.kept.linked(entry.mu) if self.field.joint and len(self.kept) else []
+        new = np.array([entry.mu])
+        group = self.kept.linked(new[0]) if self.field.joint and len(self.kept) else []
         self.kept.append(number, [entry])
         if not group:
-            mu = entry.mu[None]
-            self._add(mu, np.array([-entry.amplitude]))
-            self._forget(mu)
+            self._add(new, np.array([-entry.amplitude]))
+            self._forget(new)
             return False, (), ()
         mu, amplitude, refits, drops = self.kept.refit([*group, len(self.kept) - 1])
         self._add(mu, amplitude)
-        self._forget(np.concatenate([mu, entry.mu[None]]))
+        self._forget(np.concatenate([mu, new]))
         return number in drops, refits, tuple(n for n in drops if n != number)
-
-    def _record(
-        self,
-        entry: Candidate,
-        number: int,
-        status: Status = "kept",
-        refits: tuple[Refit, ...] = (),
-        drops: tuple[int, ...] = (),
-    ) -> FitStep:
-        fits, row = entry.fits, entry.row
-        return FitStep(
-            number=number,
-            voxel=fits.voxel[row],
-            value=entry.height,
-            window=fits.window[row],
-            alpha_window=fits.total[row],
-            mu=fits.point[row],
-            alpha=fits.alpha[row],
-            residual_energy=fits.sse[row],
-            energy=fits.energy[row],
-            iterations=fits.iterations[row],
-            status=status,
-            flags=fits.flags[row],
-            refits=refits,
-            drops=drops,
-        )
 
     # ------------------------------------------------------------------ many at once
     def _fit_ahead(self, k: int) -> None:
@@ -288,44 +264,46 @@ class _Search:
         if self.lead > 1:
             seeds = self.seeds[np.argsort(-residual[self.seeds], kind="stable")]
             numbers += [n for n in seeds[: 2 * self.lead].tolist() if n != k]
-        if len(numbers) == 1:
-            fits = self.field.fit(self.maxima.index[:, numbers].T, self.kept.mu, self.kept.amplitude)
-            ahead[k] = Candidate(fits, 0, fits.height[0])
+        if len(numbers) == 1 and not ahead:
+            (ahead[k],) = self.field.fit(self.maxima.index[:, numbers].T, self.kept.mu, self.kept.amplitude)
+            self.needs[k] = set()
             return
+        numbers += ahead.keys() - set(numbers)
         where = self.maxima.index[:, numbers].T
-        needs: list[list[int]] = [[] for _ in numbers]  # those before it that touch it
-        for i, j in zip(*(a.tolist() for a in np.nonzero(self.field.touching(where, where))), strict=True):
+        needs: dict[int, list[int]] = {n: [] for n in numbers}  # those before it that touch it
+        for i, j in zip(*self.field.touching(where, where), strict=True):
             if j < i:
-                needs[i].append(j)
-        waiting = [i for i, n in enumerate(numbers) if n not in ahead]
+                needs[numbers[i]].append(numbers[j])
+                self.beside[numbers[i]].add(numbers[j])
+                self.beside[numbers[j]].add(numbers[i])
+        waiting = [n for n in numbers if n not in ahead]
         for _ in range(LEVELS):
-            ready = [i for i in waiting if all(numbers[j] in ahead for j in needs[i])][: self.lead]
-            if not ready:
-                break
-            under = [[ahead[numbers[j]] for j in needs[i]] for i in ready]
+            ready = [n for n in waiting if not needs[n] or all(map(ahead.__contains__, needs[n]))][: self.lead]
+            under = [[ahead[m] for m in needs[n]] for n in ready]
             if any(under):  # the shoulder of a brighter maximum vanishes with it
-                high = [
-                    self._height(numbers[i], entries) > self.maxima.level
-                    for i, entries in zip(ready, under, strict=True)
-                ]
-                waiting = [i for i in waiting if i not in ready or high[ready.index(i)]]
-                ready, under = list(compress(ready, high)), list(compress(under, high))
-                if not ready:
-                    continue
-            fits = self.field.fit(where[ready], self.kept.mu, self.kept.amplitude, under=under)
-            for row, i in enumerate(ready):
-                if i == 0 or fits.top[row]:  # else what is subtracted moved the maximum to another voxel
-                    ahead[numbers[i]] = Candidate(fits, row, fits.height[row], {numbers[j] for j in needs[i]})
-            waiting = [i for i in waiting if i not in ready]
-            if 2 * sum(fits.top) < len(ready):  # flat maxima move
+                low = {n for n, fits in zip(ready, under, strict=True) if self._height(n, fits) <= self.maxima.level}
+                waiting = [n for n in waiting if n not in low]
+                ready = [n for n in ready if n not in low]
+                under = [[ahead[m] for m in needs[n]] for n in ready]
+            if not ready:
+                continue
+            fits = self.field.fit(self.maxima.index[:, ready].T, self.kept.mu, self.kept.amplitude, under=under)
+            for n, fit in zip(ready, fits, strict=True):
+                if n == k or fit.top:  # else what is subtracted moved the maximum to another voxel
+                    ahead[n] = fit
+                    self.needs[n] = set(needs[n])
+            done = set(ready)
+            waiting = [n for n in waiting if n not in done]
+            if 2 * sum(fit.top for fit in fits) < len(ready):  # flat maxima move
                 self.lead = max(self.lead // 4, 1)
 
     def _height(self, n: int, under: list[Candidate]) -> float:
         """Return the residual that some fits will leave at a voxel."""
-        height = float(self.maxima.residual[n])
-        for entry in under:
-            offset = (self.maxima.index[:, n] - entry.mu) * self.field.inverse
-            height -= entry.amplitude * math.exp(-0.5 * float(offset @ offset))
+        height, voxel = float(self.maxima.residual[n]), self.maxima.index[:, n].tolist()
+        inverse = self.field.inverse.tolist()
+        for fit in under:
+            squared = sum(((x - m) * i) ** 2 for x, m, i in zip(voxel, fit.mu, inverse, strict=True))
+            height -= fit.amplitude * math.exp(-0.5 * squared)
         return height
 
     def _keep_ahead(self, k: int, number: int) -> list[FitStep]:
@@ -343,13 +321,13 @@ class _Search:
                 break
             entry = ahead[n]
             if n != k:
-                if not entry.clean or not entry.needs <= chosen.keys():
+                if not entry.clean or not self.needs[n] <= chosen.keys():
                     break
                 chosen[n] = entry
         taken = list(chosen.values())
         mu = np.array([entry.mu for entry in taken])
         if len(taken) > 1 or len(self.kept):
-            n_free = self._n_free(mu, list(chosen), taken)
+            n_free = self._n_free(mu, list(chosen))
             if not n_free:
                 return []
             taken, mu = taken[:n_free], mu[:n_free]
@@ -368,37 +346,40 @@ class _Search:
             self.lead = PREFETCH
         self.kept.append(number, taken)
         self._forget(mu, numbers)
-        return [self._record(entry, number + i) for i, entry in enumerate(taken)]
+        return [FitStep(number + i, *entry.record) for i, entry in enumerate(taken)]
 
-    def _n_free(self, mu: Float[Array, "m 3"], numbers: list[int], taken: list[Candidate]) -> int:
+    def _n_free(self, mu: Float[Array, "m 3"], numbers: list[int]) -> int:
         """Return how many candidates, from the first on, are linked to no lesion and touched by nothing unforeseen."""
         if len(numbers) == 1:
             return int(not (self.field.joint and self.field.linked(mu, self.kept.mu).any()))
-        where = self.maxima.index[:, numbers].T
-        before = np.tri(len(numbers), k=-1, dtype=bool)
-        touching = self.field.touching(where, where) & before
-        blocked = np.zeros(len(numbers), bool)
-        for i in np.flatnonzero(touching.any(1)).tolist():
-            blocked[i] = any(numbers[j] not in taken[i].needs for j in np.flatnonzero(touching[i]).tolist())
+        n_free, before = len(numbers), set()
+        for i, n in enumerate(numbers):
+            if (self.beside[n] & before) - self.needs[n]:
+                n_free = i
+                break
+            before.add(n)
         if self.field.joint:
-            blocked |= (self.field.linked(mu, mu) & before).any(1)
+            linked = np.tril(self.field.linked(mu, mu), -1).any(1)
             if len(self.kept):
-                blocked |= self.field.linked(mu, self.kept.mu).any(1)
-        return int(blocked.argmax()) if blocked.any() else len(numbers)
+                linked |= self.field.linked(mu, self.kept.mu).any(1)
+            if linked.any():
+                n_free = min(n_free, int(linked.argmax()))
+        return n_free
 
     def _forget(self, mu: Float[Array, "m 3"], foreseen: list[int] | None = None) -> None:
         """Drop the fits made ahead that a change at `mu` touches, unless they were made on its result."""
         if not self.ahead:
             return
         numbers = list(self.ahead)
-        where = self.maxima.index[:, numbers].T
-        near = self.field.touching(where, mu)
-        for i in np.flatnonzero(near.any(1)).tolist():
-            needs = self.ahead[numbers[i]].needs
-            if foreseen and all(foreseen[j] in needs for j in np.flatnonzero(near[i]).tolist()):
-                self.ahead[numbers[i]].needs = needs.difference(foreseen)
+        touched = defaultdict(list)
+        for i, j in zip(*self.field.touching(self.maxima.index[:, numbers].T, mu), strict=True):
+            touched[numbers[i]].append(j)
+        for n, changes in touched.items():
+            needs = self.needs[n]
+            if foreseen and all(foreseen[j] in needs for j in changes):
+                self.needs[n] = needs.difference(foreseen)
             else:
-                del self.ahead[numbers[i]]
+                del self.ahead[n]
                 self.lead = max(self.lead // 2, 1)  # in a crowd looking ahead is in vain
 
     # ------------------------------------------------------------------ the result
