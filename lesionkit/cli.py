@@ -93,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result = app([a for a in arguments if a != "--debug"], standalone_mode=False)
         return result if isinstance(result, int) else 0
     except typer.Exit as stop:
+        if isinstance(stop.__cause__, KeyboardInterrupt):
+            errors.print("lesionkit: interrupted", style="yellow")
         return stop.exit_code
     except UsageError as error:
         message = str(getattr(error, "format_message", error.__str__)())  # names the option

@@ -117,11 +117,14 @@ def read_table(path: Path, required: Sequence[str]) -> tuple[list[str], list[tup
     if len(columns) == 1 and (marks := [mark for mark in ",; " if mark in columns[0]]):
         names = {",": "commas", ";": "semicolons", " ": "spaces"}
         raise data_error(path, f"is separated by {names[marks[0]]}", wanted)
+    if all(_is_number(name) for name in columns):
+        raise data_error(path, f"has no header line (its first line is {', '.join(columns[:8])})", wanted)
     lacking = [name for name in required if name not in columns]
     if lacking:
         raise data_error(path, f"lacks the column {lacking[0]} (it has: {', '.join(columns)})", wanted)
-    if len(set(columns)) < len(columns):
-        raise data_error(path, f"names a column twice ({', '.join(columns)})", wanted)
+    twice = [name for name in columns if columns.count(name) > 1]
+    if twice:
+        raise data_error(path, f"names the column {twice[0]!r:.40} twice", wanted)
     for line, row in rows:
         if len(row) != len(columns):
             wrong = f"line {line} has {len(row)} entries"
@@ -148,6 +151,14 @@ def _coordinate(text: str, name: str, line: int, path: Path) -> float:
         wrong = f"line {line} has {text.strip()!r} as {name}"
         raise data_error(path, wrong, "a finite number (mm, decimal point) is wanted")
     return value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def typed(texts: list[str]) -> pd.Series[Any]:
