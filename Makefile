@@ -1,5 +1,5 @@
 # `make help` lists what there is. Everything happens in .venv; nothing is installed elsewhere, except that root on a bare
-# Debian or Ubuntu gets the package python3-venv.
+# Debian or Ubuntu gets the package python3-venv, and for `make test` those of SCREEN_PACKAGES.
 
 PYTHON ?= python3
 # Passed to pip, such as PIP_ARGS='--extra-index-url https://download.pytorch.org/whl/cpu' for the small CPU build of torch.
@@ -22,7 +22,7 @@ help: ## Show this list
 demo: $(BIN)/.core ## Find the lesions of a sample case; the report goes to demo_output
 	$(BIN)/lesionkit demo -o demo_output
 
-test: $(BIN)/.test lint ## Check style and types, then run the tests
+test: $(BIN)/.test $(BIN)/.screen lint ## Check style and types, then run the tests
 	$(QUIET_THREADS) $(BIN)/python -m pytest
 
 lint: $(BIN)/.test ## Check style (ruff) and types (mypy)
@@ -37,8 +37,8 @@ format: $(BIN)/.test ## Bring the code into the style that `make lint` checks
 lab: $(BIN)/.notebooks ## Open JupyterLab
 	$(BIN)/jupyter lab $(wildcard notebooks)
 
-napari: $(BIN)/.napari ## Open napari
-	$(BIN)/napari
+napari: $(BIN)/.napari ## Open napari on a sample case, ready to step
+	$(BIN)/lesionkit napari
 
 bench: $(BIN)/.bench ## Measure speed against peers, as ratios in one process
 	$(QUIET_THREADS) $(BIN)/python -m benchmarks
@@ -57,6 +57,25 @@ $(BIN)/.napari: pyproject.toml constraints.txt | $(BIN)/python
 
 $(BIN)/.%: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[$*]'
+	@touch $@
+
+# The tests of the napari plugin draw on a virtual screen. The tests start it; here is only what it is made of.
+SCREEN_PACKAGES := xvfb xauth libgl1 libegl1 libgl1-mesa-dri libglx-mesa0 libglib2.0-0 libdbus-1-3 libfontconfig1 \
+	fonts-dejavu-core libxkbcommon-x11-0 libxcb-cursor0 libxcb-icccm4 libxcb-image0 libxcb-keysyms1 libxcb-randr0 \
+	libxcb-render-util0 libxcb-shape0 libxcb-xfixes0 libxcb-xkb1
+SCREEN_WORKS := command -v Xvfb >/dev/null && xvfb-run -a $(BIN)/python -c 'import sys; from PyQt6.QtGui import \
+	QOpenGLContext; from PyQt6.QtWidgets import QApplication; app = QApplication([]); sys.exit(not QOpenGLContext().create())' \
+	>/dev/null 2>&1
+
+$(BIN)/.screen: | $(BIN)/.test
+	@$(SCREEN_WORKS) || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(SCREEN_PACKAGES); \
+		else \
+			echo 'The tests of the napari plugin need Xvfb and the libraries of Qt; install them first:' >&2; \
+			echo 'sudo apt-get install --no-install-recommends $(SCREEN_PACKAGES)' >&2; exit 2; \
+		fi
+	@$(SCREEN_WORKS) || { echo 'Qt finds no OpenGL on the virtual screen; try QT_DEBUG_PLUGINS=1 xvfb-run -a' \
+		'$(BIN)/lesionkit napari' >&2; exit 2; }
 	@touch $@
 
 # Debian packs what a virtual environment needs apart from Python: python3-venv, python3.12-venv.

@@ -351,6 +351,30 @@ def evaluate(
 
 
 @app.command()
+def napari(
+    images: Annotated[
+        list[Path] | None, typer.Argument(help="NIfTI images; without any, and without a heatmap: a sample case.")
+    ] = None,
+    heatmap: Annotated[Path | None, typer.Option(help="Predicted heatmap (NIfTI) to step through.")] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option("--checkpoint", "-c", help="With a heatmap: its sigma and threshold. Without: run on the images."),
+    ] = None,
+    truth: Annotated[Path | None, typer.Option(help="True points: TSV, CSV, 3D Slicer, label image.")] = None,
+) -> None:
+    """Open napari, ready to step through fit and subtract, to tune it and to annotate."""
+    try:
+        import napari as viewer
+        import qtpy.QtWidgets  # noqa: F401 (the binding of Qt is the user's to choose, and may be lacking)
+
+        from napari_lesionkit.launch import launch
+    except ImportError as error:
+        raise ValueError(f"napari is not installed ({error}); pip install 'lesionkit[napari]' PyQt6") from error
+    launch(images or (), heatmap=heatmap, checkpoint=checkpoint, truth=truth)
+    viewer.run()
+
+
+@app.command()
 def export(
     images: ShownImages = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The HTML file.")] = Path("lesions.html"),

@@ -135,8 +135,16 @@ class NetworkPanel(QWidget):
         self.use(SHIPPED[0])
 
     # ------------------------------------------------------------------ choosing
-    def use(self, source: str) -> None:
-        """Use a checkpoint: ask for one image a channel."""
+    def use(self, source: str, layers: Sequence[Layer] = ()) -> None:
+        """Use a checkpoint: ask for one image a channel.
+
+        Parameters
+        ----------
+        source : str
+            A shipped checkpoint, or a file.
+        layers : sequence of layers, optional
+            The images, in the order of the channels; by default guessed from their names.
+        """
         try:
             card = read_card(source)
         except ValueError as error:
@@ -148,6 +156,8 @@ class NetworkPanel(QWidget):
             self.checkpoint.insertItem(len(SHIPPED), source)
         self.checkpoint.setCurrentText(source)
         self._ask_for(card)
+        for picker, layer in zip(self._pickers, layers, strict=False):
+            picker.choose(layer)
         self._show_state()
 
     def _chosen(self, row: int) -> None:
