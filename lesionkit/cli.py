@@ -91,10 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     try:
         result = app([a for a in arguments if a != "--debug"], standalone_mode=False)
+        if result == 130:  # typer's answer to Ctrl-C
+            raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
     except typer.Exit as stop:
-        if isinstance(stop.__cause__, KeyboardInterrupt):
-            errors.print("lesionkit: interrupted", style="yellow")
         return stop.exit_code
     except UsageError as error:
         message = str(getattr(error, "format_message", error.__str__)())  # names the option
