@@ -475,29 +475,9 @@ def _cases(images: Sequence[Path], network: Checkpoint) -> list[tuple[str, tuple
 
 
 def _read_images(paths: Sequence[Path]) -> list[Volume]:
-    from lesionkit.io import check_same_grid, read_volume
-    from lesionkit.preprocessing import check_image
+    from lesionkit.pipeline import read_images
 
-    volumes = [read_volume(path) for path in paths]
-    for path, volume in zip(paths, volumes, strict=True):
-        with _about(path):
-            check_image(volume)
-    for path, volume in zip(paths[1:], volumes[1:], strict=True):
-        check_same_grid(volumes[0], volume, (str(paths[0]), str(path)))
-    return volumes
-
-
-@contextmanager
-def _about(path: Path) -> Iterator[None]:
-    """Name the file that an error of an argument is about."""
-    from lesionkit.io import DataError
-
-    try:
-        yield
-    except DataError:  # names its file
-        raise
-    except ValueError as error:
-        raise DataError(f"{path}: {error}") from error
+    return read_images(paths)
 
 
 def _detect_with_progress(

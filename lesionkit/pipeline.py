@@ -16,8 +16,9 @@ import pandas as pd
 from lesionkit.checkpoints import Checkpoint
 from lesionkit.detection import Detections, detect
 from lesionkit.inference import at_spacing, fit_config, predict
-from lesionkit.io import atomic_path, write_points, write_volume
+from lesionkit.io import DataError, atomic_path, check_same_grid, read_volume, write_points, write_volume
 from lesionkit.metrics import CasePoints
+from lesionkit.preprocessing import check_image
 from lesionkit.report import render_report
 from lesionkit.volume import Volume, resample_to
 
@@ -71,6 +72,24 @@ class CaseResult:
             subject=subject,
             split=split,
         )
+
+
+def read_images(paths: Sequence[str | Path]) -> list[Volume]:
+    """Read the images of a case, one a channel.
+
+    Raises
+    ------
+    DataError
+        If a file cannot be used, there can be no brain in an image, or they are not on one grid.
+    """
+    volumes = [read_volume(path) for path in paths]
+    for path, volume in zip(paths, volumes, strict=True):
+        try:
+            check_image(volume)
+        except ValueError as error:
+            raise DataError(f"{path}: {error}") from error
+        check_same_grid(volumes[0], volume, (str(paths[0]), str(path)))
+    return volumes
 
 
 def detect_lesions(

@@ -535,7 +535,7 @@ def test_harmless_varieties_are_read(tmp_path: Path, content: str) -> None:
         ("", "is empty"),
         ("\n\n", "is empty"),
         ("x\ty\n1\t2\n", "lacks the column z"),
-        ("x\ty\ty\tz\n1\t2\t3\t4\n", "names a column twice"),
+        ("x\ty\ty\tz\n1\t2\t3\t4\n", "names the column 'y' twice"),
         ("x,y,z\n1,2,3\n", "separated by commas"),
         ("x;y;z\n1;2;3\n", "separated by semicolons"),
         ("x y z\n1 2 3\n", "separated by spaces"),

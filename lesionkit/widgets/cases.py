@@ -16,7 +16,7 @@ from jaxtyping import Float
 from lesionkit.checkpoints import read_card
 from lesionkit.detection import FitConfig, fit_config
 from lesionkit.explorer import Explorer
-from lesionkit.io import DataError, check_same_grid, read_points, read_volume
+from lesionkit.io import DataError, check_inside, check_same_grid, read_points, read_volume
 from lesionkit.samples import sample, samples_folder
 from lesionkit.volume import Volume
 
@@ -144,13 +144,16 @@ def user_case(
     else:
         from lesionkit.checkpoints import load_checkpoint
         from lesionkit.inference import at_spacing, predict
+        from lesionkit.pipeline import read_images
 
-        volumes = [read_volume(path) for path in images]
-        for path, volume in zip(images[1:], volumes[1:], strict=True):
-            check_same_grid(volumes[0], volume, (str(images[0]), str(path)))
+        volumes = read_images(images)
         shown = predict(network or load_checkpoint(checkpoint), volumes)
         image = at_spacing(volumes[:1], card)[0]
-    points = None if truth is None else shown.to_voxel(read_points(truth)[["x", "y", "z"]].to_numpy(dtype=float))
+    points = None
+    if truth is not None:
+        table = read_points(truth)
+        check_inside(truth, table, shown)
+        points = shown.to_voxel(table[["x", "y", "z"]].to_numpy(dtype=float))
     return ShownCase(
         title=name,
         heatmap=shown,
