@@ -233,9 +233,10 @@ class Maxima:
     ) -> None:
         """Add Gaussians to the residual, within `reach` planes and rows of their centres; `inverse` is 1 / sigma."""
         if len(mu) * self.flat.size <= DIRECT:
-            all_offsets = (self.index[:, None] - mu.T[:, :, None]) * inverse[:, None, None]
+            all_offsets = self.index[:, None] - mu.T[:, :, None]
+            all_offsets *= inverse[:, None, None]
             all_offsets *= all_offsets
-            self.residual += amplitude @ np.exp(-0.5 * all_offsets.sum(0))
+            self.residual += amplitude @ np.exp(-0.5 * np.add.reduce(all_offsets))
             return
         most = max(DIRECT, self.view.nbytes // BYTES)
         rows = (2 * int(reach[0]) + 1) * (2 * int(reach[1]) + 1)
@@ -253,10 +254,14 @@ class Maxima:
         # the numbers of the voxels in all these runs, one after the other, and the Gaussian that each belongs to
         runs = count.reshape(-1)
         where = np.arange(total) + np.repeat(start.reshape(-1) - (np.cumsum(runs) - runs), runs)
-        which = np.repeat(np.arange(len(mu)), count.sum(1))
-        offset = (self.index[:, where] - mu.T[:, which]) * inverse[:, None]
-        offset *= offset
-        values = np.exp(-0.5 * offset.sum(0)) * amplitude[which]
+        which = np.repeat(np.arange(len(mu)), np.add.reduce(count, 1))
+        squared = np.zeros(total)
+        for axis in range(3):
+            offset = self.index[axis].take(where) - mu[:, axis].take(which)
+            offset *= inverse[axis]
+            offset *= offset
+            squared += offset
+        values = np.exp(-0.5 * squared) * amplitude.take(which)
         if len(mu) == 1:
             self.residual[where] += values
         else:
