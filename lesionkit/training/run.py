@@ -101,11 +101,19 @@ def train(
         stopped = working / "last.ckpt"
         try:
             trainer.fit(module, data, ckpt_path=str(stopped) if resume and stopped.is_file() else None)
-        except SystemExit as stop:  # Lightning's answer to Ctrl-C
-            raise KeyboardInterrupt from stop
+        except BaseException as error:
+            raise _origin(error) from error
     with atomic_path(folder / "history.csv") as temporary:
         pd.DataFrame(module.history).to_csv(temporary, index=False)
     return _export(module, data, working, folder)
+
+
+def _origin(error: BaseException) -> BaseException:
+    """Return the Ctrl-C or the refusal of the system that an error goes back to: Lightning stumbles in cleaning up."""
+    origin: BaseException | None = error
+    while origin is not None and not isinstance(origin, KeyboardInterrupt | OSError):
+        origin = origin.__context__
+    return origin or error
 
 
 def _make_folder(folder: Path) -> None:
