@@ -8,6 +8,8 @@ import os
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# One Qt binding for napari and for pytest-qt: `QT_API=pyside6 make test` takes the other one.
+os.environ["PYTEST_QT_API"] = os.environ.setdefault("QT_API", "pyqt6")
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402

@@ -32,7 +32,8 @@ def launch(
     Parameters
     ----------
     images : sequence of path
-        NIfTI images, in the order of the network's channels; the first is shown. Without images and heatmap the sample case `gad` is opened.
+        NIfTI images, in the order of the network's channels; the first is shown. Without images and heatmap the sample
+        case `gad` is opened.
     heatmap : path, optional
         Predicted heatmap (NIfTI), which is stepped through.
     checkpoint : str, optional

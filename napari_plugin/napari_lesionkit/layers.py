@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 LIGHT = {"thumbnail": False, "highlight": False, "extent": False}
 """What a refresh may leave out."""
+ROOM = 16
+"""Lesions for which there is room from the start; for more, room is made in powers of two."""
 WANDER = 250.0
 """A peak farther than this from the middle of the picture, in pixels, is brought there."""
 POINTS_OPTIONS: dict[str, Any] = {"face_color": "transparent", "border_width": 0.1, "antialiasing": 1.0}
@@ -44,9 +46,9 @@ class LineLayer:
     def __init__(self, viewer: ViewerModel, placement: Placement, name: str) -> None:
         self._placement, self._used = placement, 0
         self.layer: Vectors = viewer.add_vectors(
-            np.zeros((64, 2, placement.ndim)),
+            np.zeros((64 * ROOM, 2, placement.ndim)),
             name=name,
-            edge_color=np.zeros((64, 4)),
+            edge_color=np.zeros((64 * ROOM, 4)),
             edge_width=0.5,
             vector_style="line",
             metadata={METADATA: {"view": True}},
@@ -104,21 +106,30 @@ class SpotLayer:
     ) -> None:
         self._placement, self._filled = placement, filled
         self.layer: Points = viewer.add_points(
-            np.zeros((0, placement.ndim)),
+            np.zeros((ROOM, placement.ndim)),
             ndim=placement.ndim,
             name=name,
+            shown=np.zeros(ROOM, bool),
             metadata={METADATA: {"view": True}},
             **{**POINTS_OPTIONS, **placement.options, **options},
         )
         self.layer.editable = False
+        self._paint()
+
+    def _paint(self) -> None:
+        """Give every point colours of its own, which can then be edited in place."""
+        n = len(self.layer.data)
+        self.layer.border_color = np.tile([0.0, 0.0, 0.0, 0.8], (n, 1))
+        self.layer.face_color = np.zeros((n, 4))
 
     def draw(self, mu: Float[np.ndarray, "n ndim"], colours: Float[np.ndarray, "n 4"]) -> None:
         """Write points and their colours, without refreshing unless there are more than ever."""
         n, layer = len(mu), self.layer
         if n > len(layer.data):
-            layer.data = np.zeros((n, self._placement.ndim))
-            layer.border_color = np.tile([0.0, 0.0, 0.0, 0.8], (n, 1))
-            layer.face_color = np.zeros((n, 4))
+            room = 1 << (n - 1).bit_length()
+            layer.data = np.zeros((room, self._placement.ndim))
+            layer.shown = np.zeros(room, bool)
+            self._paint()
         layer.data[:n] = self._placement.to_layer(mu)
         layer.data[n:] = 0.0
         (layer.face_color if self._filled else layer.border_color)[:n] = colours
@@ -203,7 +214,7 @@ class LayerView:
                 colormap="cyan",
                 blending="additive",
                 opacity=0.8,
-                contrast_limits=(0.0, self._limits[1]),
+                contrast_limits=(0.0, float(self.explorer.label.max()) or 1.0),
                 interpolation2d="linear",
                 projection_mode="none",
                 metadata={METADATA: {"view": True}},
@@ -331,7 +342,9 @@ class LayerView:
 
     def _draw_label(self) -> None:
         if self.label is not None and self.label in self.viewer.layers:
-            self.label.data = self.placement.shown(self.explorer.label)
+            label = self.explorer.label
+            self.label.data = self.placement.shown(label)
+            self.label.contrast_limits = (0.0, float(label.max()) or 1.0)
 
     # ------------------------------------------------------------------ which slice
     @property
