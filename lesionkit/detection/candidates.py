@@ -6,12 +6,10 @@ In: a map and the lesions kept so far. Out: batches of judged fits, in the axis 
 from __future__ import annotations
 
 import math
-from functools import cached_property
 from itertools import compress, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from lesionkit.detection.fitting import WindowFits, amplitude_of_unit_mass, fit_windows, gaussian_patch
 from lesionkit.detection.maxima import Layout, Maxima, first_not_finite
@@ -72,7 +70,8 @@ class Field:
         self.config = config
         self.joint = config.mode == "joint"
         self.significance = config.significance if self.joint else 0.0
-        self.layout = Layout.of(heatmap, config.sigma_per_axis(heatmap.ndim))
+        self.sigma_per_axis = config.sigma_per_axis(heatmap.ndim)
+        self.layout = Layout.of(heatmap, self.sigma_per_axis)
         self.view, self.sigma = self.layout.view, self.layout.sigma
         self.shape = np.array(self.view.shape)
         width = [x if math.isfinite(x) else 0.0 for x in self.sigma.tolist()]
@@ -81,7 +80,7 @@ class Field:
         self.n_placed = sum(x > 0 for x in width)
         self.inverse = 1.0 / self.sigma
         self.half = np.array(half)
-        self.size = np.minimum(2 * self.half + 1, self.shape)
+        self.size = [min(2 * h + 1, n) for h, n in zip(half, self.view.shape, strict=True)]
         self.reach = np.array(reach)
         # how far a window and the shift of another centre reach from their maxima, in voxels
         slack = [h + config.guard * x for h, x in zip(half, width, strict=True)]
@@ -93,12 +92,6 @@ class Field:
         self.min_alpha = config.lowest_alpha
         # the lowest maximum that a lesion of min_alpha can have: its centre lies at the corner between voxels
         self.floor = self.min_alpha * self.unit * math.exp(-0.125 * sum(1.0 / x**2 for x in width if x))
-
-    @cached_property
-    def cubes(self) -> Num[Array, "x y z a b c"]:
-        """All windows of the map that are not trimmed, by their first voxel; no copy."""
-        corners = (self.shape - self.size + 1).tolist()
-        return as_strided(self.view, (*corners, *self.size.tolist()), self.view.strides * 2, writeable=False)
 
     def maxima(self) -> Maxima:
         """Read the map once.
@@ -158,16 +151,13 @@ class Field:
         """
         lower = np.maximum(centres - self.half, 0)
         upper = np.minimum(centres + self.half + 1, self.shape)
-        boxes = self.cubes[tuple(np.minimum(lower, self.shape - self.size).T)].astype(float, copy=False)
+        boxes = np.zeros((len(centres), *self.size))
+        for box, (a, b, c), (d, e, f) in zip(boxes, lower.tolist(), upper.tolist(), strict=True):
+            box[: d - a, : e - b, : f - c] = self.view[a:d, b:e, c:f]
         extent = upper - lower
         inside = None
-        trimmed = (extent < self.size).any(1)
-        if trimmed.any():
-            inside = np.arange(self.size.max()) < extent[:, :, None]
-            for row in trimmed.nonzero()[0].tolist():
-                (a, b, c), (d, e, f) = lower[row].tolist(), upper[row].tolist()
-                boxes[row] = 0.0
-                boxes[row, : d - a, : e - b, : f - c] = self.view[a:d, b:e, c:f]
+        if (extent < self.size).any():
+            inside = np.arange(max(self.size)) < extent[:, :, None]
         rows: list[int] = []  # which window, less which lesion
         centre: list[Any] = []
         height: list[float] = []
@@ -255,7 +245,7 @@ class Field:
         flat = boxes.reshape(len(boxes), -1)
         total, highest = np.add.reduce(flat, 1), np.maximum.reduce(flat, 1)
         n_high = np.add.reduce(flat >= 0.999 * highest[:, None], 1)
-        mu, whole = found.mu + lower, self.size.tolist()
+        mu = found.mu + lower
         shift = np.abs(mu - voxels)
         far, shift = np.maximum.reduce(shift * self.inverse, 1), np.maximum.reduce(shift, 1)
         rows = zip(
@@ -287,7 +277,7 @@ class Field:
                 status = "weak"
             misfit = explained < POOR and status == "kept"
             misfit = misfit and _structured(boxes[row], found.mu[row], amplitude, self.sigma)
-            marks = (extent != whole, value > 3.0 * amplitude, saturated, plateau, misfit)
+            marks = (extent != self.size, value > 3.0 * amplitude, saturated, plateau, misfit)
             flags = tuple(compress(_FLAGS, marks)) if True in marks else ()
             clean = status == "kept" and (moved <= 1.0 or not joint)
             record = (voxel, value, window, mass * self.mass, point, alpha, sse, energy, iterations, status, flags)

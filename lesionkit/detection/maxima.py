@@ -7,6 +7,7 @@ neither copied nor changed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
 Array = np.ndarray
 CHUNK = 4096
 """Voxels a maximum is taken over: long enough for one vector loop, short enough to skip most of the map afterwards."""
-PART = 512 * CHUNK
+PART = 768 * CHUNK
 """Voxels read at a time, so that a second look at signed maps does not read a file twice."""
+_BITS = {4: (np.uint32, np.int32, 0xFF << 23), 8: (np.uint64, np.int64, 0x7FF << 52)}
+"""Floats of so many bytes as integers, and the bit pattern of infinity."""
 BYTES = 256
 """Pairs of voxel and Gaussian taken at once are fewer than the bytes of the map over this: half its size in memory."""
 DIRECT = 8000
@@ -108,8 +111,7 @@ def _runs(view: Num[Array, "a b c"]) -> Iterator[tuple[int, Num[Array, " n"]]]:
 def _chunk_maxima(flat: Num[Array, " n"]) -> Num[Array, " m"]:
     """Return the maximum of each chunk; `argmax` reads memory faster than `max` does."""
     whole = flat.size // CHUNK * CHUNK
-    rows = flat[:whole].reshape(-1, CHUNK)
-    top = rows[np.arange(len(rows)), rows.argmax(1)]
+    top = flat.take(flat[:whole].reshape(-1, CHUNK).argmax(1) + np.arange(0, whole, CHUNK))
     return np.append(top, flat[whole:].max()) if whole < flat.size else top
 
 
@@ -122,20 +124,17 @@ def _finite_maxima(flat: Num[Array, " n"]) -> Num[Array, " m"]:
     """
     if flat.dtype.kind != "f":
         return _chunk_maxima(flat)
-    bits = np.dtype(f"u{flat.dtype.itemsize}")
-    signed = np.dtype(f"i{flat.dtype.itemsize}")
-    infinity = np.array(np.inf, flat.dtype).view(bits)
-    minus_infinity = np.array(-np.inf, flat.dtype).view(bits)
+    unsigned, signed, infinity = _BITS[flat.dtype.itemsize]
+    minus_infinity = infinity + (1 << (8 * flat.dtype.itemsize - 1))
     parts = [np.zeros(0, flat.dtype)]
     for first in range(0, flat.size, PART):
         part = flat[first : first + PART]
-        highest = _chunk_maxima(part.view(bits))
-        worst = highest.max()
-        if worst < infinity:
+        highest = _chunk_maxima(part.view(unsigned))
+        if np.maximum.reduce(highest) < infinity:
             parts.append(highest.view(flat.dtype))
             continue
         top = _chunk_maxima(part.view(signed))
-        bad = (highest >= minus_infinity) | (top >= infinity.view(signed))
+        bad = (highest >= minus_infinity) | (top >= infinity)
         parts.append(np.where(bad, np.array(np.nan, flat.dtype), top.view(flat.dtype)))
     return np.concatenate(parts)
 
@@ -160,16 +159,11 @@ class Maxima:
         self.view = view
         self.floor = floor
         self.capacity = max(CHUNK, view.size // 32)
-        tops = []
-        self._offsets: list[int] = []
-        for offset, flat in _runs(view):
-            top = _finite_maxima(flat)
-            tops.append(top.astype(float))
-            self._offsets.append(offset)
-        self._tops = tops
-        self.top = max((float(t.max()) for t in tops if t.size), default=-np.inf)
-        if any(np.isnan(t).any() for t in tops):
+        self._tops = [_finite_maxima(flat).astype(float) for _, flat in _runs(view)]
+        highest = [float(np.maximum.reduce(tops)) for tops in self._tops if tops.size]
+        if any(map(math.isnan, highest)):
             raise FloatingPointError
+        self.top = max(highest, default=-np.inf)
         self.level = np.inf
         self.truncated = False
         self.flat = np.zeros(0, np.int64)
@@ -180,7 +174,6 @@ class Maxima:
         """Lower the level and collect the voxels above it; False when there is no lower level to go to."""
         if self.truncated or self.level <= self.floor or self.top <= self.floor:
             return False
-        self.flat, self.residual, self.index = np.zeros(0, np.int64), np.zeros(0), np.zeros((3, 0), np.int64)
         bottom = self.floor if not np.isfinite(self.level) else max(self.floor, 0.5 * self.level)
         found = self._above(bottom)
         while found is None:  # too many: look at the bright ones first
@@ -192,7 +185,10 @@ class Maxima:
                 found = self._above(bottom)
         self.level = bottom
         self.flat, self.residual = found
-        self.index = np.array(np.unravel_index(self.flat, self.view.shape))
+        _, ny, nx = self.view.shape
+        rows = self.flat // nx
+        planes = rows // ny
+        self.index = np.array([planes, rows - planes * ny, self.flat - rows * nx])
         return True
 
     def _above(self, level: float, truncate: bool = False) -> tuple[Int[Array, " n"], Float[Array, " n"]] | None:
@@ -301,20 +297,18 @@ class Maxima:
         Of equal neighbours only the first counts: a flat top would else be all peaks.
         """
         alive = np.isfinite(self.residual)
-        neighbours = self.flat[1:] == self.flat[:-1] + 1  # along the last axis they are next to each other in the list
+        neighbours = self.flat[1:] - self.flat[:-1] == 1  # along the last axis they are next to each other in the list
         rising = self.residual[1:] > self.residual[:-1]
         alive[:-1] &= ~(neighbours & rising)
-        alive[1:] &= ~(neighbours & ~rising)
-        numbers = np.flatnonzero(alive)
-        for axis in (0, 1):
-            if self.view.shape[axis] == 1:
-                continue
-            at, place, height = self.index[:, numbers], self.index[axis, numbers], self.residual[numbers]
-            at[axis] = np.maximum(place - 1, 0)
-            higher = (self.view[tuple(at)] < height) | (place == 0)
-            at[axis] = np.minimum(place + 1, self.view.shape[axis] - 1)
-            numbers = numbers[higher & (self.view[tuple(at)] <= height)]
-        return numbers
+        alive[1:] &= ~(neighbours > rising)
+        numbers = alive.nonzero()[0]
+        (z, y, x), height = self.index.take(numbers, 1), self.residual.take(numbers)
+        nz, ny, _ = self.view.shape
+        highest = (self.view[np.maximum(z - 1, 0), y, x] < height) | (z == 0)
+        highest &= (self.view[z, np.maximum(y - 1, 0), x] < height) | (y == 0)
+        highest &= self.view[np.minimum(z + 1, nz - 1), y, x] <= height
+        highest &= self.view[z, np.minimum(y + 1, ny - 1), x] <= height
+        return np.asarray(numbers[highest])
 
 
 def _voxels_above(
@@ -322,14 +316,17 @@ def _voxels_above(
 ) -> tuple[Int[Array, " k"], Num[Array, " k"]]:
     """Return flat indices, ascending, and values of the voxels above `level` in the given chunks."""
     n_whole = flat.size // CHUNK
-    whole = chunks[chunks < n_whole]
-    block = flat[: n_whole * CHUNK].reshape(-1, CHUNK)[whole]
-    inner = np.flatnonzero(block.reshape(-1) > level)
-    at = whole[inner // CHUNK] * CHUNK + inner % CHUNK
-    if whole.size < chunks.size:
+    n_chosen = int(chunks.searchsorted(n_whole))
+    block = flat[: n_whole * CHUNK].reshape(-1, CHUNK).take(chunks[:n_chosen], 0)
+    above = (block > level).reshape(-1)
+    eights = above.view(np.uint64).astype(bool).nonzero()[0]  # most are empty, and read eight at a time
+    among = above.reshape(-1, 8).take(eights, 0).reshape(-1).nonzero()[0]
+    at = eights.take(among >> 3) * 8 + (among & 7)
+    at += ((chunks[:n_chosen] - np.arange(n_chosen)) * CHUNK).take(at // CHUNK)
+    if n_chosen < chunks.size:
         tail = flat[n_whole * CHUNK :]
-        at = np.concatenate([at, np.flatnonzero(tail > level) + n_whole * CHUNK])
-    return at, flat[at]
+        at = np.concatenate([at, (tail > level).nonzero()[0] + n_whole * CHUNK])
+    return at, flat.take(at)
 
 
 def first_not_finite(heatmap: Num[Array, " ..."]) -> tuple[int, ...]:

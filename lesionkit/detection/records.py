@@ -106,10 +106,10 @@ class FitConfig:
         """
         if isinstance(self.sigma, str):
             raise ValueError('sigma="estimate" has no value before a map is seen; detect() and fit_steps() accept it')
-        widths = np.asarray(self.sigma, dtype=float)
-        if widths.ndim and widths.size != ndim:
+        widths = self.sigma if isinstance(self.sigma, tuple) else (self.sigma,) * ndim
+        if len(widths) != ndim:
             raise ValueError(f"sigma must be a number or one per axis of the {ndim}-D map, got {self.sigma!r}")
-        return np.broadcast_to(widths, (ndim,)).copy()
+        return np.array(widths)
 
 
 def fit_config(sigma: float | tuple[float, ...] | Literal["estimate"]) -> FitConfig:

@@ -120,7 +120,6 @@ def detect(heatmap: Num[np.ndarray, " ..."], config: FitConfig | None = None) ->
 def _with_sigma(heatmap: Num[np.ndarray, "..."], config: FitConfig) -> FitConfig:
     if config.sigma == "estimate":
         return replace(config, sigma=estimate_sigma(heatmap, config=config).sigma)
-    config.sigma_per_axis(heatmap.ndim)  # complain about a wrong number of axes before any work
     return config
 
 
@@ -405,7 +404,7 @@ class _Search:
             steps=steps,
             stopped=self.stopped,
             flags=tuple(flags),
-            sigma=tuple(self.config.sigma_per_axis(ndim).tolist()),
+            sigma=tuple(field.sigma_per_axis.tolist()),
             config=self.config,
             heatmap=field.heatmap,
         )
