@@ -177,6 +177,12 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last completed validation.")] = False,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps, instead of the preset's.")] = None,
     sigma: Annotated[float | None, typer.Option(help="Sigma of the label in voxels, instead of the preset's.")] = None,
+    sigma_mm: Annotated[
+        float | None, typer.Option(help="Sigma of a heatmap in mm, for anisotropic voxels: one sigma an axis.")
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", help="Fine-tune this checkpoint (`gad`, `flair` or a file).")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed, instead of the preset's.")] = None,
 ) -> None:
     """Train a detector on points; keeps the best network by validation F1."""
@@ -184,13 +190,23 @@ def train(
 
     from lesionkit.checkpoints import load_checkpoint
     from lesionkit.io import read_cohort
-    from lesionkit.training import TrainConfig
+    from lesionkit.training import TrainConfig, finetuning_config, sigma_in_voxels
     from lesionkit.training import train as run
 
+    data = read_cohort(cohort)
     config = TrainConfig.preset(preset.value)
     changes = {"steps": steps, "sigma": sigma, "seed": seed}
     config = replace(config, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]  # names and types as above
-    path = run(read_cohort(cohort), output, config, resume=resume, progress=console.is_terminal)
+    if sigma_mm is not None:
+        config = replace(config, sigma=sigma_in_voxels(data, sigma_mm))
+    weights = None
+    if start is not None:
+        if sigma is not None or sigma_mm is not None:
+            raise ValueError("--from takes sigma from its checkpoint; leave --sigma and --sigma-mm out")
+        checkpoint = load_checkpoint(start)
+        config = finetuning_config(checkpoint, data, config)
+        weights = checkpoint.model.state_dict()
+    path = run(data, output, config, resume=resume, progress=console.is_terminal, weights=weights)
     card = load_checkpoint(path).card
     scores = ", ".join(f"{name} {value:.3f}" for name, value in card.training["validation"].items())
     console.print(f"{path}: validation {scores}; threshold {card.threshold:.3f}")

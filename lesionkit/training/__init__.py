@@ -11,6 +11,7 @@ from __future__ import annotations
 from lesionkit.training.config import LabelKind, Preset, TrainConfig
 from lesionkit.training.data import CohortData, LoadedCase, PatchDataset, load_case
 from lesionkit.training.decoding import component_config, detect_case, operating_point
+from lesionkit.training.finetune import finetuning_config, sigma_in_voxels
 from lesionkit.training.regressor import HeatmapRegressor
 from lesionkit.training.run import train
 
@@ -24,7 +25,9 @@ __all__ = [
     "TrainConfig",
     "component_config",
     "detect_case",
+    "finetuning_config",
     "load_case",
     "operating_point",
+    "sigma_in_voxels",
     "train",
 ]

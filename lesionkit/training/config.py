@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from lesionkit.augment import AugmentConfig
+from lesionkit.labels import per_axis
 from lesionkit.model import ModelConfig
 from lesionkit.placement import Placement
 
@@ -29,8 +30,8 @@ class TrainConfig:
     label: LabelKind = "heatmap"
     """What the network learns (paper, table 1). Lesions are taken from a heatmap by fit and subtract, from the others
     by connected components."""
-    sigma: float = 1.25
-    """Standard deviation of the heatmap's Gaussians, voxels (paper: 1.0, 1.25, 1.5)."""
+    sigma: float | tuple[float, float, float] = 1.25
+    """Standard deviation of the heatmap's Gaussians, voxels (paper: 1.0, 1.25, 1.5); one number, or one an axis."""
     radius: float = 6.0
     """Distance at which a distance map reaches 0, voxels."""
     decay: float = 3.0
@@ -83,7 +84,8 @@ class TrainConfig:
         for name in ("batch_size", "steps", "validate_every", "validation_cases", "threshold_cases", "window"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        positive = ("sigma", "radius", "decay", "positive_weight", "learning_rate", "gradient_clip", "max_distance_mm")
+        per_axis(self.sigma, 3)  # checks it
+        positive = ("radius", "decay", "positive_weight", "learning_rate", "gradient_clip", "max_distance_mm")
         for name in positive:
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
@@ -124,4 +126,4 @@ class TrainConfig:
 
         For a heatmap the height of a Gaussian of mass 1; the other labels peak at 1 as they are.
         """
-        return float((2 * np.pi * self.sigma**2) ** -1.5) if self.label == "heatmap" else 1.0
+        return float(np.prod((2 * np.pi * per_axis(self.sigma, 3) ** 2) ** -0.5)) if self.label == "heatmap" else 1.0

@@ -138,7 +138,7 @@ class PatchDataset(Dataset[Sample]):
                 -0.5, 0.5, 3
             )
         centre = np.clip(centre, 2, np.array(case.mask.shape) - 3)
-        transform = draw_transform(config.augment, case.image.shape[0], rng=rng)
+        transform = _in_mm(draw_transform(config.augment, case.image.shape[0], rng=rng), case.spacing)
         patch, points = apply_transform(case.image, case.points, transform, centre, config.patch)
         label = self._label(case, transform, centre, patch, points)
         return patch, label[None], (patch[:1] != 0), number
@@ -165,6 +165,12 @@ class PatchDataset(Dataset[Sample]):
         else:
             label = gaussian_heatmap(points, config.patch, config.sigma, border="truncate") / np.float32(config.peak)
         return torch.from_numpy(label)
+
+
+def _in_mm(transform: Transform, spacing: tuple[float, float, float]) -> Transform:
+    """Turn and shear in mm, not in voxels, which anisotropic ones would distort."""
+    lengths = np.array(spacing)
+    return replace(transform, matrix=transform.matrix * lengths / lengths[:, None])
 
 
 class CohortData(pl.LightningDataModule):
