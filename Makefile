@@ -1,5 +1,5 @@
 # `make help` lists what there is. Everything happens in .venv; nothing is installed elsewhere, except that root on a bare
-# Debian or Ubuntu gets the package python3-venv, and for `make test` those of SCREEN_PACKAGES.
+# Debian or Ubuntu gets the package python3-venv, and for `make test` those of SCREEN_PACKAGES and Chromium.
 
 PYTHON ?= python3
 # Passed to pip, such as PIP_ARGS='--extra-index-url https://download.pytorch.org/whl/cpu' for the small CPU build of torch.
@@ -22,7 +22,7 @@ help: ## Show this list
 demo: $(BIN)/.core ## Find the lesions of a sample case; the report goes to demo_output
 	$(BIN)/lesionkit demo -o demo_output
 
-test: $(BIN)/.test $(BIN)/.screen lint ## Check style and types, then run the tests
+test: $(BIN)/.test $(BIN)/.screen $(BIN)/.browser lint ## Check style and types, then run the tests
 	$(QUIET_THREADS) $(BIN)/python -m pytest
 
 lint: $(BIN)/.test ## Check style (ruff) and types (mypy)
@@ -57,6 +57,17 @@ $(BIN)/.napari: pyproject.toml constraints.txt | $(BIN)/python
 
 $(BIN)/.%: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[$*]'
+	@touch $@
+
+# The tests of the views look at them in a browser.
+CHROMIUM := command -v chromium || command -v chromium-browser || command -v google-chrome
+
+$(BIN)/.browser: | $(BIN)/.test
+	@$(CHROMIUM) >/dev/null || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core; \
+		else \
+			echo 'The tests of the views need Chromium; install it first: sudo apt-get install chromium' >&2; exit 2; \
+		fi
 	@touch $@
 
 # The tests of the napari plugin draw on a virtual screen. The tests start it; here is only what it is made of.

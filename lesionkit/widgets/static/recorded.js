@@ -54,7 +54,7 @@ class Recording {
     const step = cursor >= 0 ? trajectory.steps[Math.floor(cursor / 3)] : null, phase = ["maximum", "fit", "subtract"][cursor % 3];
     const fitted = step && cursor % 3 === 2 && now.has(step.number) ? now.get(step.number)[3] : step?.alpha;
     frame.status = !step ? `start, ${trajectory.steps.length} steps`
-      : cursor % 3 === 0 ? `${step.number + 1} of ${trajectory.steps.length}, maximum: ${step.value.toPrecision(3)} at (${step.voxel.slice(0, this.state.scene.ndim).join(", ")})`
+      : cursor % 3 === 0 ? `${step.number + 1} of ${trajectory.steps.length}, maximum: ${+step.value.toPrecision(3)} at (${step.voxel.slice(0, this.state.scene.ndim).join(", ")})`
       : `${step.number + 1} of ${trajectory.steps.length}, ${phase}: alpha ${number(fitted, 2)}, ${step.status}`;
     if (frame.follow && step) {
       const moved = cursor % 3 === 2 ? now.get(step.number) : null;

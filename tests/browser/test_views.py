@@ -1,0 +1,296 @@
+"""The explorer in real browsers: keys, drags and clicks change pictures and charts; nothing complains or leaves."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from watching import Watched, notebook_of
+
+from lesionkit.detection import FitConfig
+from lesionkit.explorer import Explorer
+from lesionkit.labels import gaussian_heatmap
+from lesionkit.report import render_report
+from lesionkit.volume import Volume
+from lesionkit.widgets.cases import ShownCase
+from lesionkit.widgets.dashboard import Served, served
+from lesionkit.widgets.page import export_page
+
+POINTS = np.array([(12.3, 14.0, 9.2), (24.1, 15.2, 10.4), (18.0, 27.5, 16.3), (29.2, 30.1, 15.0)])
+ALPHA = np.array([1.0, 0.8, 0.55, 0.3])
+SHAPE = (40, 44, 26)
+AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
+
+
+def small_case() -> ShownCase:
+    heatmap = gaussian_heatmap(POINTS, SHAPE, 1.25, weights=ALPHA)
+    rng = np.random.default_rng(0)
+    image = 100 + 10 * rng.standard_normal(SHAPE) + 4000 * heatmap
+    return ShownCase(
+        title="Four lesions",
+        heatmap=Volume(heatmap, AFFINE),
+        image=Volume(image.astype(np.float32), AFFINE),
+        truth=POINTS[:3] + 0.3,
+        config=FitConfig(sigma=1.25),
+        threshold=0.2,
+    )
+
+
+SETUP = f"""
+import numpy as np
+from lesionkit import FitConfig, gaussian_heatmap
+from lesionkit.widgets import explore
+points, alpha = np.array({POINTS.tolist()}), {ALPHA.tolist()}
+heatmap = gaussian_heatmap(points, {SHAPE}, 1.25, weights=alpha)
+affine = np.diag([2.0, 2.0, 2.0, 1.0])
+view = explore(heatmap, image=100 + 4000 * heatmap, truth=points[:3] + 0.3, affine=affine, config=FitConfig(sigma=1.25))
+view
+"""
+
+
+def exercise(watched: Watched) -> None:
+    """Use the view as a person would: the same on every host."""
+    page = watched.page
+    watched.wait_drawn()
+    plane, bars, profile = ".lk-plane canvas", ".lk-bars", ".lk-profile canvas"
+    assert page.locator(".lk-score").inner_text().split() == [
+        "3",
+        "hits",
+        "1",
+        "false",
+        "0",
+        "missed",
+        "precision",
+        "0.75",
+        "recall",
+        "1.00",
+        "F1",
+        "0.86",
+    ]
+
+    # a key steps: planes and charts follow
+    start = [watched.pixels(s) for s in (plane, bars, profile)]
+    page.locator(".lk").focus()
+    page.keyboard.press("Shift+ArrowRight")
+    watched.wait_for("cursor", "2")
+    assert page.locator(".lk-status").inner_text().startswith("1 of ")
+    stepped = [watched.pixels(s) for s in (plane, bars, profile)]
+    assert all(a != b for a, b in zip(start, stepped, strict=True))
+
+    # the residual is signed and differs from the map; going back gives the same picture again
+    page.locator("select[data-name=overlay]").select_option("residual")
+    residual = watched.pixels(plane)
+    assert residual != stepped[0]
+    page.locator("select[data-name=overlay]").select_option("heatmap")
+    assert watched.pixels(plane) == stepped[0]
+
+    # a drag on the threshold line of the chart: the faint false alarm goes
+    box = page.locator(bars).bounding_box()
+    top = float(page.locator(bars).get_attribute("aria-valuemax") or 1) * 1.05
+    height = box["height"] - 54
+    x, level = box["x"] + box["width"] - 40, lambda t: box["y"] + 10 + (1 - t / top) * height
+    page.mouse.move(x, level(0.2))
+    page.mouse.down()
+    for t in np.linspace(0.2, 0.45, 6):
+        page.mouse.move(x, level(t))
+    page.mouse.up()
+    page.wait_for_function("document.querySelector('.lk-score').innerText.includes('0 false')")
+    assert (
+        0.4
+        < float(
+            page.locator("output >> nth=0").evaluate("() => document.querySelector('input[data-name=threshold]').value")
+        )
+        < 0.5
+    )
+    assert watched.pixels(bars) != stepped[1]
+
+    # a click on a row goes to the fit that found the lesion
+    page.locator("tr[data-row]").nth(2).click()
+    watched.wait_for("cursor", "7")
+    where = [float(v) for v in watched.read("position").split()]
+    assert np.abs(np.array(where) - POINTS[2]).max() < 0.2
+    assert page.locator("tr[aria-selected=true]").count() == 1
+    assert watched.pixels(plane) != stepped[0]
+
+    # a drag in a plane moves the crosshair, Page Up the slice
+    area = page.locator(plane).first.bounding_box()
+    page.mouse.move(area["x"] + 0.3 * area["width"], area["y"] + 0.4 * area["height"])
+    page.mouse.down()
+    page.mouse.move(area["x"] + 0.6 * area["width"], area["y"] + 0.7 * area["height"], steps=5)
+    page.mouse.up()
+    moved = watched.read("position").split()
+    assert moved[:2] != [f"{v:.2f}" for v in where[:2]]
+    assert float(moved[2]) == pytest.approx(where[2], abs=0.01)
+    page.keyboard.press("PageUp")
+    page.wait_for_function("z => +document.querySelector('.lk').dataset.position.split(' ')[2] > z", arg=where[2] + 0.1)
+
+    # another sigma: other fits
+    before = watched.pixels(bars)
+    slider = page.locator("input[data-name=sigma]")
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("b => document.querySelector('.lk-bars').toDataURL() !== b", arg=before)
+
+    # playing ends at the end
+    page.locator(".lk").focus()
+    page.keyboard.press("Home")
+    watched.wait_for("cursor", "-1")
+    page.locator("input[data-name=speed]").fill("30")
+    page.locator(".lk").focus()
+    page.keyboard.press("Space")
+    page.wait_for_function(
+        "document.querySelector('input[data-name=cursor]').max === document.querySelector('.lk').dataset.cursor"
+    )
+    assert page.locator(".lk-error").is_hidden()
+    watched.check()
+
+
+@pytest.fixture(scope="session")
+def dashboard() -> Iterator[Served]:
+    with served([small_case()]) as server:
+        yield server
+
+
+def test_explorer_in_jupyterlab(watched: Watched, lab: tuple[str, str, Path]) -> None:
+    url, token, folder = lab
+    (folder / "explore.ipynb").write_text(
+        notebook_of(SETUP, "view.explorer.set_threshold(0.4); view.explorer.go_to(4)")
+    )
+    page = watched.page
+    page.goto(f"{url}/lab/tree/explore.ipynb?token={token}&reset")
+    page.wait_for_selector(".jp-Notebook .jp-Cell")
+    page.wait_for_function("document.querySelector('#jp-main-statusbar')?.innerText.includes('Idle')")
+    page.locator(".jp-Notebook .jp-Cell .cm-content").first.click()
+    page.keyboard.press("Control+Enter")
+    exercise(watched)
+    # what code does to the state is seen in the view
+    page.locator(".jp-Notebook .jp-Cell .cm-content").nth(1).click()
+    page.keyboard.press("Control+Enter")
+    watched.wait_for("cursor", "4")
+    page.wait_for_function("document.querySelector('input[data-name=threshold]').value === '0.4'")
+    assert page.locator(".jp-RenderedText[data-mime-type*=error]").count() == 0
+    watched.check()
+
+
+def test_explorer_on_the_dashboard(watched: Watched, dashboard: Served) -> None:
+    page = watched.page
+    page.goto(dashboard.url)
+    exercise(watched)
+    page.get_by_role("button", name="compare two sigmas").click()
+    page.wait_for_selector(".lk-compact[data-drawn]")
+    assert page.locator(".lk-compact").count() == 2
+    shown = [page.locator("input[data-name=sigma]").nth(n).input_value() for n in (0, 1)]
+    assert shown[0] != shown[1]
+    page.locator(".lk-compact .lk-plane canvas").first.click(position={"x": 40, "y": 60})
+    page.wait_for_function(
+        "new Set([...document.querySelectorAll('.lk-compact')].map(e => e.dataset.position)).size === 1"
+    )
+    page.get_by_role("button", name="explore").click()
+    page.get_by_role("combobox").first.select_option("sample: a faint peak beside a bright one")
+    page.wait_for_function("document.querySelector('.lk-head strong').innerText === 'a faint peak beside a bright one'")
+    watched.check()
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["", "voila/files/lesionkit.ipynb", "voila/files/../data/cases.json", "voila/files/%2e%2e/data/cases.json",
+     "voila/static/../../../../../../../../../etc/passwd", "voila/templates/lab/static/../../../../../../etc/passwd"],
+)  # fmt: skip
+def test_dashboard_shows_nothing_without_its_token_and_no_file_with_it(dashboard: Served, path: str) -> None:
+    base, token = dashboard.url.split("?")
+    for query in ("", f"?{token}") if path else ("",):
+        status, answer, url = ask(f"{base}{path}{query}")
+        assert status >= 400 or "login" in url  # the page itself sends one there
+        assert b"root:" not in answer
+        assert b"cells" not in answer
+
+
+def ask(url: str) -> tuple[int, bytes, str]:
+    """Status, body and final address."""
+    try:
+        with urllib.request.urlopen(url, timeout=120) as answer:
+            return answer.status, answer.read(), answer.url
+    except urllib.error.HTTPError as error:
+        return error.code, error.read(), url
+
+
+def test_exported_page(watched: Watched, tmp_path: Path) -> None:
+    explorer = small_case().explorer()
+    path = export_page(explorer, tmp_path / "page.html", title="Four <lesions>", sigmas=(1.0, 1.5))
+    watched.page.goto(path.as_uri())
+    assert watched.page.locator(".lk-head strong").inner_text() == "Four <lesions>"
+    exercise(watched)
+    assert {url for url in watched.requests if not url.startswith(("data:", "blob:"))} == {path.as_uri()}
+
+
+def test_exported_page_says_what_the_explorer_says(watched: Watched, tmp_path: Path) -> None:
+    explorer = small_case().explorer()
+    page = watched.page
+    page.goto(export_page(explorer, tmp_path / "page.html", sigmas=(1.0,)).as_uri())
+    watched.wait_drawn()
+    page.locator(".lk").focus()
+    for mode in ("joint", "paper"):
+        page.locator("select[data-name=mode]").select_option(mode)
+        explorer.set_mode(mode)
+        for cursor in range(explorer.trajectory.last + 1):
+            explorer.go_to(cursor)
+            page.evaluate("""c => { const i = document.querySelector('input[data-name=cursor]'); i.value = c;
+                             i.dispatchEvent(new Event('input')); }""", cursor)  # fmt: skip
+            watched.wait_for("cursor", str(cursor))
+            page.wait_for_function("s => document.querySelector('.lk-status').innerText === s", arg=said(explorer))
+            shown = [float(v) for v in watched.read("position").split()]
+            np.testing.assert_allclose(shown, explorer.position, atol=0.006)
+    watched.check()
+
+
+def said(explorer: Explorer) -> str:
+    """The status without flags and refits, which a recording does not have."""
+    head, _, tail = explorer.status.partition(": ")
+    step = explorer.step
+    if step is None or explorer.phase == 0:
+        return explorer.status
+    return f"{head}: {', '.join(tail.split(', ')[:2])}"
+
+
+def test_report_page(watched: Watched, tmp_path: Path) -> None:
+    case = small_case()
+    assert case.image is not None
+    explorer = case.explorer()
+    candidates = explorer.detections.to_frame(AFFINE).sort_values("alpha", ascending=False, ignore_index=True)
+    import pandas as pd
+
+    truth = pd.DataFrame(case.heatmap.to_mm(case.truth), columns=["x", "y", "z"]).assign(size_vox=20)
+    page = watched.page
+    path = tmp_path / "report.html"
+    path.write_text(
+        render_report(case.image, case.heatmap, candidates, truth=truth, threshold=0.2, title="Case", facts={}),
+        encoding="utf-8",
+    )
+    page.goto(path.as_uri())
+    page.wait_for_function("document.getElementById('n-tp').innerText === '3'")
+    page.wait_for_selector("#chart .bars path")
+    picture, chart = (
+        "canvas.picture",
+        "[...document.querySelectorAll('#chart .bars path')].map(e => e.style.opacity).join()",
+    )
+    before, bars = watched.pixels(picture), page.evaluate(chart)
+    page.locator(picture).first.focus()
+    page.keyboard.press("PageUp")
+    assert watched.pixels(picture) != before
+    page.locator("tr[data-lesion]").nth(1).click()
+    assert page.locator("tr[aria-selected=true]").count() == 1
+    clicked = watched.pixels(picture)
+    area = page.locator(picture).first.bounding_box()
+    page.mouse.move(area["x"] + 100, area["y"] + 150)
+    page.mouse.down()
+    page.mouse.move(area["x"] + 200, area["y"] + 250, steps=4)
+    page.mouse.up()
+    assert watched.pixels(picture) != clicked
+    page.get_by_label("Threshold on alpha").fill("0.6")
+    page.wait_for_function("document.getElementById('n-detected').innerText === '2'")
+    page.wait_for_function(f"b => {chart} !== b", arg=bars)
+    watched.check()
