@@ -60,6 +60,22 @@ class Preset(StrEnum):
     paper = "paper"
 
 
+class Label(StrEnum):
+    """What a network learns to predict."""
+
+    heatmap = "heatmap"
+    euclidean = "euclidean"
+    geodesic = "geodesic"
+    segmentation = "segmentation"
+
+
+class Place(StrEnum):
+    """Where in a lesion the training points lie."""
+
+    mass = "mass"
+    voxel = "voxel"
+
+
 class Outside(StrEnum):
     """What to do with points outside the brain."""
 
@@ -175,8 +191,15 @@ def train(
         Preset, typer.Option(help="gad, flair: recipes of the shipped checkpoints; paper: the paper's size.")
     ] = Preset.cpu,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last completed validation.")] = False,
+    label: Annotated[Label, typer.Option(help="What to learn (the paper's table 1); a segmentation wants masks.")] = (
+        Label.heatmap
+    ),
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps, instead of the preset's.")] = None,
-    sigma: Annotated[float | None, typer.Option(help="Sigma of the label in voxels, instead of the preset's.")] = None,
+    sigma: Annotated[float | None, typer.Option(help="Sigma of a heatmap in voxels, instead of the preset's.")] = None,
+    radius: Annotated[float | None, typer.Option(help="Where a distance map reaches 0, voxels.")] = None,
+    decay: Annotated[float | None, typer.Option(help="Exponent p of a distance map.")] = None,
+    placement: Annotated[Place, typer.Option(help="Training points: the table's, or a random voxel.")] = Place.mass,
+    jitter_mm: Annotated[float | None, typer.Option(min=0, help="Gaussian error of the training points, mm.")] = None,
     sigma_mm: Annotated[
         float | None, typer.Option(help="Sigma of a heatmap in mm, for anisotropic voxels: one sigma an axis.")
     ] = None,
@@ -184,8 +207,16 @@ def train(
         str | None, typer.Option("--from", help="Fine-tune this checkpoint (`gad`, `flair` or a file).")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed, instead of the preset's.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=0, help="Stop after so many validations without a better F1; 0: never.")
+    ] = None,
+    devices: Annotated[int, typer.Option(min=1, help="GPUs, or processes without any, that share a batch.")] = 1,
+    num_nodes: Annotated[int, typer.Option(min=1, help="Machines, each with that many devices.")] = 1,
+    precision: Annotated[
+        str | None, typer.Option(help="Lightning's: 32-true, bf16-mixed, 16-mixed; default: bf16 where it is fast.")
+    ] = None,
 ) -> None:
-    """Train a detector on points; keeps the best network by validation F1."""
+    """Train a detector on points or masks; keeps the best network by validation F1."""
     from dataclasses import replace
 
     from lesionkit.checkpoints import load_checkpoint
@@ -195,8 +226,11 @@ def train(
 
     data = read_cohort(cohort)
     config = TrainConfig.preset(preset.value)
-    changes = {"steps": steps, "sigma": sigma, "seed": seed}
-    config = replace(config, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]  # names and types as above
+    changes: dict[str, Any] = {
+        "label": label.value, "steps": steps, "sigma": sigma, "radius": radius, "decay": decay,
+        "placement": placement.value, "jitter_mm": jitter_mm, "seed": seed, "patience": patience,
+    }  # fmt: skip
+    config = replace(config, **{name: value for name, value in changes.items() if value is not None})
     if sigma_mm is not None:
         config = replace(config, sigma=sigma_in_voxels(data, sigma_mm))
     weights = None
@@ -206,7 +240,10 @@ def train(
         checkpoint = load_checkpoint(start)
         config = finetuning_config(checkpoint, data, config)
         weights = checkpoint.model.state_dict()
-    path = run(data, output, config, resume=resume, progress=console.is_terminal, weights=weights)
+    path = run(
+        data, output, config, resume=resume, progress=console.is_terminal, weights=weights,
+        devices=devices, num_nodes=num_nodes, precision=precision,
+    )  # fmt: skip
     card = load_checkpoint(path).card
     scores = ", ".join(f"{name} {value:.3f}" for name, value in card.training["validation"].items())
     console.print(f"{path}: validation {scores}; threshold {card.threshold:.3f}")

@@ -44,6 +44,21 @@ class ComponentConfig:
         if self.connectivity is not None and self.connectivity not in known:
             raise ValueError(f"connectivity: got {self.connectivity!r}, wanted None or one of {known}")
 
+    @classmethod
+    def for_label(cls, label: str, threshold: float) -> ComponentConfig:
+        """Return how components of a map stand for lesions, by the label that its network has learned.
+
+        Parameters
+        ----------
+        label : str
+            `segmentation`: the centre of mass, and components below the 3 voxels of the smallest lesions are dropped
+            (paper, section 4.2). Any other: the maximum.
+        threshold : float
+            Tau, in units of the map.
+        """
+        segmented = label == "segmentation"
+        return cls(threshold=threshold, min_size=3 if segmented else 1, centre="mass" if segmented else "maximum")
+
 
 @dataclass(frozen=True, eq=False)
 class Components:

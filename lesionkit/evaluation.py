@@ -14,8 +14,8 @@ import torch
 from lesionkit.baseline import log_candidates
 from lesionkit.checkpoints import Checkpoint
 from lesionkit.components import ComponentConfig, detect_components
-from lesionkit.detection import detect
-from lesionkit.inference import fit_config, predict_array
+from lesionkit.detection import detect, fit_config
+from lesionkit.inference import predict_array
 from lesionkit.io import Cohort, DataError
 from lesionkit.metrics import CasePoints, choose_threshold, score_points
 from lesionkit.training import LoadedCase, load_case
@@ -51,7 +51,7 @@ def evaluate_cohort(
         Gate of the matching, mm.
     baselines : bool
         Also run connected components and the Laplacian of Gaussian, with thresholds chosen on the cohort's validation
-        split.
+        split. Networks of other labels than heatmaps have connected components only, at their own threshold.
     device : str
         A torch device.
     progress : callable, optional
@@ -78,9 +78,11 @@ def evaluate_cohort(
     tuned = cohort.split("validation") if baselines else []
     total = len(scored) + len(tuned)
     found: dict[str, list[CasePoints]] = {}
-    components: list[list[CasePoints]] = [[] for _ in TAUS]
+    fits = checkpoint.card.label == "heatmap"
+    taus = TAUS if fits else (checkpoint.card.threshold,)
+    components: list[list[CasePoints]] = [[] for _ in taus]
     validation: dict[str, list[CasePoints]] = {"log": []}
-    validated: list[list[CasePoints]] = [[] for _ in TAUS]
+    validated: list[list[CasePoints]] = [[] for _ in taus]
     for done, entry in enumerate((*tuned, *scored), start=1):
         case = load_case(entry)
         if not np.allclose(case.spacing, checkpoint.card.spacing, rtol=0.05):
@@ -90,25 +92,27 @@ def evaluate_cohort(
             )
         heatmap = _heatmap(checkpoint, case, device)
         is_tuning = done <= len(tuned)
-        if not is_tuning:
+        if fits and not is_tuning:
             lesions = detect(heatmap * np.float32(checkpoint.card.scale), fit_config(checkpoint.card.sigma))
             found.setdefault("fit", []).append(_points(case, lesions.mu, lesions.alpha))
-        if baselines:
-            for tau, group in zip(TAUS, validated if is_tuning else components, strict=True):
-                parts = detect_components(heatmap, ComponentConfig(threshold=tau))
+        if baselines or not fits:
+            for tau, group in zip(taus, validated if is_tuning else components, strict=True):
+                parts = detect_components(heatmap, ComponentConfig.for_label(checkpoint.card.label, tau))
                 group.append(_points(case, parts.points, parts.score))
+        if baselines:
             blobs = log_candidates(case.image.float().numpy(), case.mask)
             (validation if is_tuning else found).setdefault("log", []).append(_points(case, blobs.points, blobs.score))
         if progress is not None:
             progress(done, total)
-    results = {"fit": (found["fit"], checkpoint.card.threshold)}
-    if baselines:
+    results = {"fit": (found["fit"], checkpoint.card.threshold)} if fits else {"cc": (components[0], taus[0])}
+    if baselines and fits:
         f1 = [
             float(np.nan_to_num(score_points(group, tau, max_distance=max_distance).pooled.f1))
             for tau, group in zip(TAUS, validated, strict=True)
         ]
         best = int(np.argmax(f1))
         results["cc"] = (components[best], TAUS[best])
+    if baselines:
         results["log"] = (found["log"], choose_threshold(validation["log"], max_distance=max_distance))
     return results
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lesionkit.checkpoints import Checkpoint
+from lesionkit.components import ComponentConfig, Components, detect_components
 from lesionkit.detection import Detections, detect
 from lesionkit.inference import at_spacing, fit_config, predict
 from lesionkit.io import DataError, atomic_path, check_same_grid, read_volume, write_points, write_volume
@@ -32,20 +33,30 @@ class CaseResult:
     image: Volume
     """The first image on the network's grid."""
     heatmap: Volume
-    """Predicted heatmap on that grid, mass a voxel."""
-    detections: Detections
-    """All candidates, voxel indices of that grid."""
+    """Predicted heatmap on that grid, mass a voxel; for other labels the map itself."""
+    detections: Detections | Components
+    """All candidates, voxel indices of that grid: of the fit, or connected components for other labels."""
     threshold: float
-    """Smallest alpha of a lesion."""
+    """Smallest alpha of a lesion, or tau of the components."""
     checkpoint: str
     """Name of the network."""
 
     def candidates(self) -> pd.DataFrame:
-        """Return all candidates, the highest first: `x y z` (mm, RAS+), `i j k` (voxel of the image), `alpha`..."""
+        """Return all candidates, the highest first: `x y z` (mm, RAS+), `i j k` (voxel of the image), `alpha`...
+
+        `alpha` of a connected component is the map's maximum in it; it has no standard error.
+        """
+        if isinstance(self.detections, Components):
+            return self._component_frame(self.detections)
         frame = self.detections.to_frame(self.heatmap.affine)
         frame[["i", "j", "k"]] = self.source.to_voxel(frame[["x", "y", "z"]].to_numpy(dtype=float).reshape(-1, 3))
         frame = frame.drop(columns=["i_se", "j_se", "k_se"])
         return frame.sort_values("alpha", ascending=False, kind="stable", ignore_index=True)
+
+    def _component_frame(self, found: Components) -> pd.DataFrame:
+        world = self.heatmap.to_mm(found.points)
+        frame = pd.DataFrame(np.hstack([world, self.source.to_voxel(world)]), columns=list("xyzijk"))
+        return frame.assign(alpha=found.score, alpha_se=np.nan, explained=np.nan, size_vox=found.size)
 
     def lesions(self) -> pd.DataFrame:
         """Return the candidates whose alpha reaches the threshold (paper, section 3.2, step 5)."""
@@ -53,10 +64,12 @@ class CaseResult:
         return frame[frame["alpha"] >= self.threshold].reset_index(drop=True)
 
     def heatmap_as_given(self) -> Volume:
-        """Return the heatmap on the grid of the image as it was given, with its mass kept."""
+        """Return the heatmap on the grid of the image as it was given, with its mass kept (other labels: values)."""
         if self.heatmap.same_grid(self.source):
             return self.heatmap
         moved = resample_to(self.heatmap, self.source.shape, self.source.affine)
+        if isinstance(self.detections, Components):
+            return self.source.with_data(np.asarray(moved.data, dtype=np.float32))
         per_voxel = self.source.voxel_mm3 / self.heatmap.voxel_mm3
         return self.source.with_data(np.asarray(moved.data * per_voxel, dtype=np.float32))
 
@@ -109,7 +122,7 @@ def detect_lesions(
     images : sequence of Volume
         One volume a channel, in the card's order.
     threshold : float, optional
-        Smallest alpha of a lesion, instead of the card's.
+        Smallest alpha of a lesion, or tau of connected components, instead of the card's.
     device : str
         A torch device.
     progress : callable, optional
@@ -128,12 +141,18 @@ def detect_lesions(
     if threshold is not None and not threshold >= 0:
         raise ValueError(f"threshold must be 0 or more, got {threshold}")
     heatmap = predict(checkpoint, images, device=device, progress=progress)
+    threshold = card.threshold if threshold is None else threshold
+    detections: Detections | Components
+    if card.label == "heatmap":
+        detections = detect(heatmap.data, fit_config(card.sigma))
+    else:
+        detections = detect_components(heatmap.data, ComponentConfig.for_label(card.label, threshold))
     return CaseResult(
         source=images[0],
         image=at_spacing(images[:1], card)[0],
         heatmap=heatmap,
-        detections=detect(heatmap.data, fit_config(card.sigma)),
-        threshold=card.threshold if threshold is None else threshold,
+        detections=detections,
+        threshold=threshold,
         checkpoint=checkpoint.name,
     )
 
@@ -152,13 +171,17 @@ def write_result(
     files = {part: folder / f"{name}_{part}" for part in ("heatmap.nii.gz", "lesions.tsv", "report.html")}
     lesions = result.lesions()
     spacing = " x ".join(f"{s:g}" for s in result.heatmap.spacing)
-    sigma = " x ".join(f"{s:g}" for s in sorted(set(result.detections.sigma)))
     facts = {
         "checkpoint": result.checkpoint,
         "lesions": f"{len(lesions)} with alpha of {result.threshold:.3f} or more",
-        "expected count": f"{lesions['alpha'].clip(0, 1).sum():.1f} (sum of their alphas)",
-        "grid": f"{' x '.join(map(str, result.heatmap.shape))} voxels of {spacing} mm; sigma {sigma} voxels",
+        "grid": f"{' x '.join(map(str, result.heatmap.shape))} voxels of {spacing} mm",
     }
+    if isinstance(result.detections, Detections):
+        sigma = " x ".join(f"{s:g}" for s in sorted(set(result.detections.sigma)))
+        facts["grid"] += f"; sigma {sigma} voxels"
+        facts["expected count"] = f"{lesions['alpha'].clip(0, 1).sum():.1f} (sum of their alphas)"
+    else:
+        facts["lesions"] = f"{len(lesions)} connected components of the map at tau {result.threshold:.3f}"
     shown = result.candidates()[["x", "y", "z", "i", "j", "k", "alpha", "alpha_se", "explained"]]
     page = render_report(
         result.image, result.heatmap, shown, truth=truth, threshold=result.threshold, title=name, facts=facts,

@@ -16,9 +16,10 @@ from lesionkit.baseline import log_candidates
 from lesionkit.checkpoints import Card, load_checkpoint, save_checkpoint
 from lesionkit.evaluation import METHODS, evaluate_cohort
 from lesionkit.inference import fast_bf16, predict
-from lesionkit.io import DataError, read_cohort, read_volume
+from lesionkit.io import DataError, read_cohort, read_points, read_volume
 from lesionkit.metrics import score_points
 from lesionkit.model import ModelConfig, UNet
+from lesionkit.pipeline import detect_lesions, write_result
 from lesionkit.simulate import SimulationConfig, simulate_cohort
 from lesionkit.training import HeatmapRegressor, PatchDataset, TrainConfig, load_case, train
 from lesionkit.training.data import load_training_case
@@ -88,6 +89,16 @@ def test_every_other_label_trains_too(label, cohort, tmp_path):
     output = predict(network, [read_volume(path) for path in cohort.split("test")[0].images]).data
     lesion = case.lesions.numpy()
     assert output[lesion].mean() > 5 * output[~lesion & case.mask].mean()
+    if label == "segmentation":  # a label for all that follows: scores, and files for one case
+        found = evaluate_cohort(network, cohort, split="test", max_distance=12)
+        assert set(found) == {"cc", "log"}
+        assert found["cc"][1] == card.threshold
+        assert score_points(*found["cc"], max_distance=12).pooled.f1 > 0.4
+        result = detect_lesions(network, [read_volume(path) for path in cohort.split("test")[0].images])
+        assert result.lesions()["size_vox"].min() >= 3
+        files = write_result(result, tmp_path / "found", "case")
+        assert "connected components" in files["report.html"].read_text(encoding="utf-8")
+        assert len(read_points(files["lesions.tsv"])) == len(result.lesions()) > 0
 
 
 @pytest.mark.parametrize("label", ["euclidean", "geodesic", "segmentation"])

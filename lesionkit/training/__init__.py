@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from lesionkit.training.config import LabelKind, Preset, TrainConfig
 from lesionkit.training.data import CohortData, LoadedCase, PatchDataset, load_case
-from lesionkit.training.decoding import component_config, detect_case, operating_point
+from lesionkit.training.decoding import detect_case, operating_point
 from lesionkit.training.finetune import finetuning_config, sigma_in_voxels
 from lesionkit.training.regressor import HeatmapRegressor
 from lesionkit.training.run import train
@@ -23,7 +23,6 @@ __all__ = [
     "PatchDataset",
     "Preset",
     "TrainConfig",
-    "component_config",
     "detect_case",
     "finetuning_config",
     "load_case",

@@ -60,6 +60,9 @@ class TrainConfig:
     """Share of patches that hold a given lesion; the others lie anywhere in the brain."""
     validate_every: int = 500
     """Steps between two validations."""
+    patience: int = 0
+    """Stop after so many validations without a better F1; 0: never. The schedule of the learning rate is that of all
+    `steps`, so that a training that stops early never reaches its low end."""
     validation_cases: int = 16
     """Most cases of the validation split that a validation during training looks at."""
     threshold_cases: int = 40
@@ -89,7 +92,7 @@ class TrainConfig:
         for name in positive:
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("contrast", "jitter_mm", "weight_decay", "workers", "seed"):
+        for name in ("contrast", "jitter_mm", "weight_decay", "workers", "seed", "patience"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if not 0 <= self.lesion_share <= 1:

@@ -115,8 +115,10 @@ Sample = tuple[Tensor, Tensor, Tensor, int]
 class PatchDataset(Dataset[Sample]):
     """Augmented patches, drawn anew for each index: image, label (peak about 1), brain mask and number of the case."""
 
-    def __init__(self, cases: Sequence[LoadedCase], config: TrainConfig, *, start: int, length: int) -> None:
-        self.cases, self.config, self.start, self.length = cases, config, start, length
+    def __init__(
+        self, cases: Sequence[LoadedCase], config: TrainConfig, *, start: int, length: int, every: int = 1
+    ) -> None:
+        self.cases, self.config, self.start, self.length, self.every = cases, config, start, length, every
         self.brains = [np.flatnonzero(case.mask) for case in cases]
 
     def __len__(self) -> int:
@@ -124,9 +126,9 @@ class PatchDataset(Dataset[Sample]):
         return self.length
 
     def __getitem__(self, index: int) -> Sample:
-        """Draw sample `start + index`; the same every time."""
+        """Draw sample `start + every * index`; the same every time."""
         config = self.config
-        rng = np.random.default_rng([config.seed, self.start + index])
+        rng = np.random.default_rng([config.seed, self.start + self.every * index])
         number = int(rng.integers(len(self.cases)))
         case = self.cases[number]
         size = np.array(config.patch)
@@ -202,16 +204,26 @@ class CohortData(pl.LightningDataModule):
                 )
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Return the patches of one epoch, that is, of the steps between two validations."""
+        """Return the patches of one epoch, that is, of the steps between two validations.
+
+        Of several processes each takes its share of every batch, so that their number changes nothing but the speed.
+        """
         config = self.config
+        rank, world = self._rank_and_world()
         done = self.trainer.global_step if self.trainer is not None else 0
         steps = min(config.validate_every, max(config.steps - done, 1))
+        share = config.batch_size // world
         dataset = PatchDataset(
-            self.train_cases, config, start=done * config.batch_size, length=steps * config.batch_size
+            self.train_cases, config, start=done * config.batch_size + rank, length=steps * share, every=world
         )
-        return DataLoader(dataset, batch_size=config.batch_size, num_workers=config.workers)
+        return DataLoader(dataset, batch_size=share, num_workers=config.workers)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Return indices of validation cases; the cases are too large to collate."""
+        rank, world = self._rank_and_world()
         n = min(self.config.validation_cases, len(self.validation_cases))
-        return DataLoader(range(n), batch_size=1)  # type: ignore[arg-type]  # a range is a map-style data set
+        return DataLoader(range(rank, n, world), batch_size=1)  # type: ignore[arg-type]  # a range is a map-style data set
+
+    def _rank_and_world(self) -> tuple[int, int]:
+        """Return which process this is, and of how many."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)

@@ -8,35 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
-from lesionkit.components import ComponentConfig, Components, detect_components
-from lesionkit.detection import detect
-from lesionkit.inference import fit_config, predict_array
+from lesionkit.components import ComponentConfig, detect_components
+from lesionkit.detection import detect, fit_config
+from lesionkit.inference import predict_array
 from lesionkit.metrics import CasePoints, ScoreTable, choose_threshold, precision_recall, score_points
 from lesionkit.model import UNet
-from lesionkit.training.config import LabelKind, TrainConfig
+from lesionkit.training.config import TrainConfig
 from lesionkit.training.data import LoadedCase
 
 TAUS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Binarisation thresholds that are tried, in units of the label's peak; 0.5 stands where no lesion is found at any."""
-
-
-def component_config(label: LabelKind, tau: float) -> ComponentConfig:
-    """Return how connected components stand for lesions: by their centre of mass in a segmentation, else their maximum.
-
-    Components of a segmentation below the 3 voxels of the smallest lesions are dropped (paper, section 4.2).
-    """
-    centre: Literal["mass", "maximum"] = "mass" if label == "segmentation" else "maximum"
-    return ComponentConfig(threshold=tau, min_size=3 if label == "segmentation" else 1, centre=centre)
-
-
-def components_at(prediction: Float[np.ndarray, "i j k"], label: LabelKind, tau: float) -> Components:
-    """Find the lesions of a predicted map, in units of the network's output, at one threshold."""
-    return detect_components(prediction, component_config(label, tau))
 
 
 def case_points(case: LoadedCase, voxels: Float[np.ndarray, "n 3"], score: Float[np.ndarray, " n"]) -> CasePoints:
@@ -58,7 +43,7 @@ def decode_case(
     if config.label == "heatmap":
         found = detect(prediction * np.float32(config.peak), fit_config(config.sigma))
         return (case_points(case, found.mu, found.alpha),)
-    parts = (components_at(prediction, config.label, tau) for tau in TAUS)
+    parts = (detect_components(prediction, ComponentConfig.for_label(config.label, tau)) for tau in TAUS)
     return tuple(case_points(case, part.points, part.score) for part in parts)
 
 

@@ -43,7 +43,7 @@ class HeatmapRegressor(pl.LightningModule):
         loss = (mask * voxel_loss).sum() / len(image)
         if not torch.isfinite(loss):
             self._refuse(loss.item(), (mask * voxel_loss).flatten(1).sum(1), number)
-        self.log_dict({"loss": loss, "loss_of_nothing": nothing}, on_step=False, on_epoch=True)
+        self.log_dict({"loss": loss, "loss_of_nothing": nothing}, on_step=False, on_epoch=True, sync_dist=True)
         return loss
 
     def _cross_entropy(self, values: Tensor, label: Tensor) -> Tensor:
@@ -76,13 +76,21 @@ class HeatmapRegressor(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Choose the threshold and log the scores at it."""
-        found, self.found = self.found, []
+        found, self.found = self._gathered(self.found), []
         point = operating_point(found, self.config)
         self.threshold = point.threshold
         scores = {f"val_{name}": rate for name, rate in point.rates.items()} | {"val_threshold": self.threshold}
-        self.log_dict(scores)
+        self.log_dict(scores, sync_dist=True)
         if not self.trainer.sanity_checking:
             self.history.append({"step": float(self.global_step), **scores})
+
+    def _gathered(self, found: list[tuple[CasePoints, ...]]) -> list[tuple[CasePoints, ...]]:
+        """Return the cases of all processes, in an order that does not depend on their number."""
+        if self.trainer.world_size == 1:
+            return found
+        parts: list[list[tuple[CasePoints, ...]]] = [[] for _ in range(self.trainer.world_size)]
+        torch.distributed.all_gather_object(parts, found)
+        return [part[n] for n in range(len(parts[0])) for part in parts if n < len(part)]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the history, so that a resumed run has all of it."""

@@ -9,13 +9,15 @@ import logging
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import Tensor
 
 import lesionkit
@@ -26,6 +28,7 @@ from lesionkit.training.config import TrainConfig
 from lesionkit.training.data import CohortData
 from lesionkit.training.decoding import OperatingPoint, detect_case, operating_point
 from lesionkit.training.regressor import HeatmapRegressor
+from lesionkit.training.watch import AtomicCheckpointIO, BackgroundWatch, Filmstrip
 
 
 def train(
@@ -36,6 +39,9 @@ def train(
     resume: bool = False,
     progress: bool = True,
     weights: Mapping[str, Tensor] | None = None,
+    devices: int = 1,
+    num_nodes: int = 1,
+    precision: str | None = None,
 ) -> Path:
     """Train on the cohort's training split and keep the best network by validation F1.
 
@@ -44,7 +50,9 @@ def train(
     cohort : Cohort
         With training and validation splits.
     folder : path
-        Receives `model.safetensors` (the best), `history.csv` and the working checkpoints.
+        Receives `model.safetensors` (the best), `history.csv` (a row a validation), `filmstrip.png` (the predicted
+        map of one validation case after each), `log/` (for CSV and, where it is installed, TensorBoard) and
+        `working/`, the checkpoints to resume from.
     config : TrainConfig, optional
         Default: the `cpu` preset. The network's channels are set to the cohort's.
     resume : bool
@@ -53,6 +61,14 @@ def train(
         Show a progress bar.
     weights : mapping of str to Tensor, optional
         What the network starts from, such as those of a detector that is to become a segmenter (paper, section 3.3).
+
+    devices, num_nodes : int
+        GPUs (or processes where there is none) of a machine, and machines, that share each batch. Lightning starts the
+        processes of a machine by running the command again; on several machines, start it on each, as Lightning's page
+        on clusters says.
+    precision : str, optional
+        Lightning's, such as `32-true` or `bf16-mixed`. Default: bfloat16 on a GPU and where the CPU multiplies it
+        natively.
 
     Returns
     -------
@@ -66,6 +82,11 @@ def train(
     """
     config = config or TrainConfig.preset("cpu")
     config = replace(config, model=replace(config.model, channels=len(cohort.channels)))
+    world = devices * num_nodes
+    if config.batch_size % world:
+        raise ValueError(
+            f"batch_size must be a multiple of the {world} processes that share it, got {config.batch_size}"
+        )
     folder = Path(folder)
     pl.seed_everything(config.seed, verbose=False)
     data, module = CohortData(cohort, config), HeatmapRegressor(config)
@@ -73,10 +94,22 @@ def train(
         module.model.load_state_dict(dict(weights))
     data.setup()  # before anything is written: the cohort may be unusable
     _make_folder(folder)
+    if min(config.validation_cases, len(data.validation_cases)) < world:
+        raise ValueError(f"devices * num_nodes is {world}, more than there are validation cases to share")
     working = folder / "working"
     best = ModelCheckpoint(working, monitor="val_f1", mode="max", filename="best", enable_version_counter=False)
     last = ModelCheckpoint(working, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
     accelerator = "auto" if torch.cuda.is_available() else "cpu"
+    if precision is None:
+        precision = "bf16-mixed" if accelerator == "auto" or fast_bf16() else "32-true"
+    callbacks: list[pl.Callback] = [best, last, BackgroundWatch(), Filmstrip(folder / "filmstrip.png")]
+    if config.patience:
+        callbacks.append(EarlyStopping("val_f1", mode="max", patience=config.patience, check_on_train_epoch_end=False))
+    if progress:
+        callbacks.append(RichProgressBar())
+    loggers: list[Logger] = [CSVLogger(str(folder), name="log")]
+    if find_spec("tensorboard") is not None:
+        loggers.append(TensorBoardLogger(str(folder), name="log", version="tensorboard"))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists and is not empty.*")
@@ -88,12 +121,17 @@ def train(
             accelerator=accelerator,
             max_epochs=-1,  # steps count
             max_steps=config.steps,
-            precision="bf16-mixed" if accelerator == "auto" or fast_bf16() else "32-true",
+            precision=cast(Any, precision),
+            devices=devices,
+            num_nodes=num_nodes,
+            strategy="ddp" if world > 1 else "auto",
+            use_distributed_sampler=False,  # the samples of a process follow from their numbers
+            plugins=[AtomicCheckpointIO()],
             gradient_clip_val=config.gradient_clip,
             reload_dataloaders_every_n_epochs=1,
             num_sanity_val_steps=0,
-            callbacks=[best, last, *([RichProgressBar()] if progress else [])],
-            logger=CSVLogger(str(folder), name="log"),
+            callbacks=callbacks,
+            logger=loggers,
             log_every_n_steps=config.validate_every,
             enable_progress_bar=progress,
             enable_model_summary=False,
@@ -103,9 +141,13 @@ def train(
             trainer.fit(module, data, ckpt_path=str(stopped) if resume and stopped.is_file() else None)
         except BaseException as error:
             raise _origin(error) from error
-    with atomic_path(folder / "history.csv") as temporary:
-        pd.DataFrame(module.history).to_csv(temporary, index=False)
-    return _export(module, data, working, folder)
+    path = folder / "model.safetensors"
+    if trainer.is_global_zero:
+        with atomic_path(folder / "history.csv") as temporary:
+            pd.DataFrame(module.history).to_csv(temporary, index=False)
+        _export(module, data, working, path)
+    trainer.strategy.barrier("exported")  # the others must not leave, nor look for the file, before it is there
+    return path
 
 
 def _origin(error: BaseException) -> BaseException:
@@ -124,7 +166,7 @@ def _make_folder(folder: Path) -> None:
         raise DataError(f"{folder}: cannot be made ({error.strerror or error}); {wanted}") from error
 
 
-def _export(module: HeatmapRegressor, data: CohortData, working: Path, folder: Path) -> Path:
+def _export(module: HeatmapRegressor, data: CohortData, working: Path, path: Path) -> None:
     """Keep the better of the best and the last weights, by F1 on many validation cases, in the one-file checkpoint."""
     config = module.config
     model, cases = module.model.cpu(), data.validation_cases[: config.threshold_cases]
@@ -162,6 +204,4 @@ def _export(module: HeatmapRegressor, data: CohortData, working: Path, folder: P
             "validation": point.rates,
         },
     )
-    path = folder / "model.safetensors"
     save_checkpoint(path, model, card)
-    return path
