@@ -306,7 +306,7 @@ class Isotonic:
 
     def __call__(self, probability: Real[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
         """Recalibrate probabilities in [0, 1]; beyond the outermost knots it is constant."""
-        return np.interp(np.asarray(probability, dtype=np.float64), self.knots, self.values)
+        return np.asarray(np.interp(np.asarray(probability, dtype=np.float64), self.knots, self.values))
 
 
 def fit_temperature(

@@ -98,7 +98,7 @@ def predict_array(
     Parameters
     ----------
     model : UNet
-        In the state in which it is wanted (evaluation, or training mode for MC dropout).
+        In the state in which it is wanted.
     image : (channels, i, j, k) tensor
         Normalised channels.
     mask : (i, j, k) array of bool
@@ -117,8 +117,26 @@ def predict_array(
     heatmap : (i, j, k) array of float32
         In the units of the network's output.
     """
+    (heatmap,) = slide_window(
+        lambda part: model(part)[:, 0], image, mask, window=window, overlap=overlap, device=device, progress=progress
+    )
+    return np.asarray(heatmap)
+
+
+def slide_window(
+    outputs: Callable[[Float[Tensor, "1 channels a b c"]], Float[Tensor, "n a b c"]],
+    image: Float[Tensor, "channels i j k"],
+    mask: Bool[np.ndarray, "i j k"],
+    *,
+    n: int = 1,
+    window: int = 96,
+    overlap: float = 0.25,
+    device: str = "cpu",
+    progress: Callable[[float], None] | None = None,
+) -> Float[np.ndarray, "n i j k"]:
+    """Blend the `n` maps that a function makes of each window; the other parameters are those of `predict_array`."""
     shape = image.shape[1:]
-    total = torch.zeros(shape)
+    total = torch.zeros((n, *shape))
     weight = torch.zeros(shape)
     boxes = [box for box in _windows(mask, window, overlap) if mask[box].any()]
     on_cpu = device == "cpu"
@@ -128,15 +146,15 @@ def predict_array(
     ):
         for done, box in enumerate(boxes, start=1):
             part = image[(slice(None), *box)][None].float().to(device)
-            output = model(part)[0, 0].float().cpu()
-            ramps = [_ramp(n, overlap) for n in output.shape]
+            output = outputs(part).float().cpu()
+            ramps = [_ramp(length, overlap) for length in output.shape[1:]]
             blend = ramps[0][:, None, None] * ramps[1][:, None] * ramps[2]
-            total[box] += blend * output
+            total[(slice(None), *box)] += blend * output
             weight[box] += blend
             if progress is not None:
                 progress(done / len(boxes))
-    heatmap = (total / weight.clamp_min(1e-12)).numpy()
-    return np.where(mask, heatmap, 0).astype(np.float32)
+    maps = (total / weight.clamp_min(1e-12)).numpy()
+    return np.asarray(np.where(mask, maps, 0), dtype=np.float32)
 
 
 def _ramp(n: int, overlap: float) -> Tensor:
