@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from lesionkit.detection.single import SETTLED, fit_window
+from lesionkit.detection.single import SETTLED, contract, fit_few
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
 Array = np.ndarray
 
-FEW = 3
+FEW = 8
 """Up to this many windows are quicker one by one in plain numbers than together in arrays."""
 
 _MOMENTS = np.array([9, 3, 1, 18, 12, 10, 12, 6, 4, 10, 4, 2])
@@ -107,21 +107,15 @@ def fit_windows(
     grid = np.arange(max(na, nb, nc), dtype=float)
     if inside is None and not na == nb == nc:
         inside = np.broadcast_to(grid < np.array([na, nb, nc])[:, None], (k, 3, grid.size))
-    mask = None if inside is None else inside.astype(float)
-    inverse = np.broadcast_to(1.0 / sigma, (k, 3))
+    inverse = np.empty((k, 3))
+    inverse[:] = 1.0 / sigma
     if 0 < k <= FEW:
-        last = [(na - 1, nb - 1, nc - 1)] * k if inside is None else (inside.sum(2) - 1).tolist()
-        single = [
-            fit_window(window, begin, ends, width, grid, None if mask is None else mask[row], tolerance, max_iterations)
-            for row, (window, begin, ends, width) in enumerate(
-                zip(windows, start.tolist(), last, inverse.tolist(), strict=True)
-            )
-        ]
-        mu, height, covariance, sse, energy, iterations, converged = map(np.array, zip(*single, strict=True))
+        few = np.array(fit_few(windows, start, inverse, grid, inside, tolerance, max_iterations))
         return WindowFits(
-            mu=mu, amplitude=height, covariance=covariance, sse=sse, energy=energy, iterations=iterations,
-            converged=converged,
+            mu=few[:, :3], amplitude=few[:, 3], covariance=few[:, 4:8], sse=few[:, 8], energy=few[:, 9],
+            iterations=few[:, 10].astype(int), converged=few[:, 11].astype(bool),
         )  # fmt: skip
+    mask = None if inside is None else inside.astype(float)
     flat = windows.reshape(k, -1)
     with np.errstate(all="ignore"):  # a window may be empty, or hold anything at all
         energy = np.einsum("ki,ki->k", flat, flat)
@@ -205,23 +199,7 @@ class _Projection:
         grid: Float[Array, " n"],
         mask: Float[Array, "k 3 n"] | None,
     ) -> None:
-        k, na, nb, nc = data.shape
-        scaled = grid - mu[:, :, None]
-        scaled *= inverse[:, :, None]
-        square = scaled * scaled
-        basis = np.empty((k, 3, 3, grid.size))  # e, and its first and second derivative by mu / sigma
-        e = basis[:, :, 0]
-        np.exp(-0.5 * square, out=e)
-        if mask is not None:
-            e *= mask
-        np.multiply(scaled, e, out=basis[:, :, 1])
-        square -= 1.0
-        np.multiply(square, e, out=basis[:, :, 2])
-        # inner products of the data with all products of these, the axes contracted one by one
-        t = data.reshape(k, na * nb, nc) @ basis[:, 2, :, :nc].transpose(0, 2, 1)
-        t = basis[:, None, 1, :, :nb] @ t.reshape(k, na, nb, 3)
-        t = (basis[:, 0, :, :na] @ t.reshape(k, na, 9)).reshape(k, 27)
-        products = basis @ basis.transpose(0, 1, 3, 2)
+        t, products = contract(data, mu, inverse, grid, mask)
         norm = products[:, :, 0, 0]
         self.gram = gram = norm[:, 0] * norm[:, 1] * norm[:, 2]
         products = products / norm[:, :, None, None]
@@ -235,8 +213,8 @@ class _Projection:
         first = moments[:, :3]
         self.gradient = gradient = first - ratio
         newton = first[:, :, None] * first[:, None, :]
-        newton -= moments[:, 3:].reshape(k, 3, 3)
-        diagonal = newton.reshape(k, 9)[:, ::4]
+        newton -= moments[:, 3:].reshape(-1, 3, 3)
+        diagonal = newton.reshape(-1, 9)[:, ::4]
         diagonal += curvature
         diagonal += products[:, :, 0, 2]
         diagonal -= squared

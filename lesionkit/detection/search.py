@@ -351,7 +351,8 @@ class _Search:
         """Return how many candidates, from the first on, are linked to no lesion and touched by nothing unforeseen."""
         if len(numbers) == 1:
             return int(not (self.field.joint and self.field.linked(mu, self.kept.mu).any()))
-        n_free, before = len(numbers), set()
+        n_free = len(numbers)
+        before: set[int] = set()
         for i, n in enumerate(numbers):
             if (self.beside[n] & before) - self.needs[n]:
                 n_free = i
@@ -391,7 +392,6 @@ class _Search:
         alpha = kept.amplitude / field.unit
         if self.config.scale == "mass" and alpha.size and sorted(alpha.tolist())[alpha.size // 2] > 3.0:
             flags.append("peak_scaled?")
-        ndim = field.heatmap.ndim
         return Detections(
             mu=field.layout.point(kept.mu),
             alpha=alpha,
