@@ -224,7 +224,7 @@ def _cell(kind: str, text: str) -> dict[str, Any]:
 def _titled(viewer: ViewerModel) -> Iterator[Callable[[str], None]]:
     """Let a text stand in the picture; afterwards napari's text overlay is as it was."""
     canvas = getattr(viewer, "canvas", None)  # since napari 0.9
-    overlay = viewer.text_overlay if canvas is None else canvas.overlays.text
+    overlay = viewer.text_overlay if canvas is None else canvas.overlays["text"]
     before = overlay.text, overlay.visible
 
     def title(text: str) -> None:

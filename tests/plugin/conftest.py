@@ -43,17 +43,17 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.filterwarnings(text))
 
 
-@pytest.fixture(scope="session", autouse=True)
-def screen():
+@pytest.fixture(scope="session")
+def qapp_args():
     """Give Qt an Xvfb of its own, so that no window pops up and pixels are the same everywhere."""
     if shutil.which("Xvfb") is None:
         if not os.environ.get("DISPLAY"):
             pytest.fail("these tests draw: they need Xvfb (apt-get install xvfb) or a screen; `make test` sees to it")
-        yield
-        return
+        return ["lesionkit"]
     read, write = os.pipe()
-    command = ["Xvfb", "-displayfd", str(write), "-screen", "0", "1920x1200x24", "-nolisten", "tcp"]
-    server = subprocess.Popen(command, pass_fds=[write], stderr=subprocess.DEVNULL)
+    # it ends with its last client, which is this process
+    command = ["Xvfb", "-displayfd", str(write), "-screen", "0", "1920x1200x24", "-nolisten", "tcp", "-terminate"]
+    subprocess.Popen(command, pass_fds=[write], stderr=subprocess.DEVNULL)
     os.close(write)
     with os.fdopen(read) as pipe:
         number = pipe.readline().strip()
@@ -61,9 +61,7 @@ def screen():
     os.environ["DISPLAY"] = f":{number}"
     os.environ.pop("WAYLAND_DISPLAY", None)
     os.environ.pop("QT_QPA_PLATFORM", None)
-    yield
-    server.terminate()
-    server.wait()
+    return ["lesionkit"]
 
 
 @pytest.fixture
@@ -98,7 +96,7 @@ def view(model, volume):
 
 # ---------------------------------------------------------------------- with a window
 @pytest.fixture(scope="session")
-def window(screen, qapp):
+def window(qapp):
     """One viewer for all: opening one takes seconds."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
