@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,6 +39,7 @@ def train(
     resume: bool = False,
     progress: bool = True,
     weights: Mapping[str, Tensor] | None = None,
+    watchers: Sequence[pl.Callback] = (),
     devices: int = 1,
     num_nodes: int = 1,
     precision: str | None = None,
@@ -61,7 +62,8 @@ def train(
         Show a progress bar.
     weights : mapping of str to Tensor, optional
         What the network starts from, such as those of a detector that is to become a segmenter (paper, section 3.3).
-
+    watchers : sequence of Callback
+        Lightning's callbacks that look on, called after our own, so that the film strip is there.
     devices, num_nodes : int
         GPUs (or processes where there is none) of a machine, and machines, that share each batch. Lightning starts the
         processes of a machine by running the command again; on several machines, start it on each, as Lightning's page
@@ -105,6 +107,7 @@ def train(
     callbacks: list[pl.Callback] = [best, last, BackgroundWatch(), Filmstrip(folder / "filmstrip.png")]
     if config.patience:
         callbacks.append(EarlyStopping("val_f1", mode="max", patience=config.patience, check_on_train_epoch_end=False))
+    callbacks += watchers
     if progress:
         callbacks.append(RichProgressBar())
     loggers: list[Logger] = [CSVLogger(str(folder), name="log")]
