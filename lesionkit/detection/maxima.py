@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Array = np.ndarray
 CHUNK = 4096
 """Voxels a maximum is taken over: long enough for one vector loop, short enough to skip most of the map afterwards."""
-PART = 768 * CHUNK
+PART = 640 * CHUNK
 """Voxels read at a time, so that a second look at signed maps does not read a file twice."""
 _BITS = {4: (np.uint32, np.int32, 0xFF << 23), 8: (np.uint64, np.int64, 0x7FF << 52)}
 """Floats of so many bytes as integers, and the bit pattern of infinity."""
