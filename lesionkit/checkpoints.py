@@ -178,8 +178,9 @@ def _opened(path: Path, framework: str) -> Iterator[tuple[Any, dict[str, str]]]:
     """Open a file of weights; also return its header."""
     try:
         with path.open("rb") as start:
-            mark = start.read(4)
-        if mark.startswith((b"\x80", b"PK\x03\x04")):
+            mark = start.read(9)
+        # safetensors begins with the length of its header, in which a byte may be 0x80 too; then comes a brace.
+        if mark.startswith((b"\x80", b"PK\x03\x04")) and not mark.endswith(b"{"):
             wrong = "is a pickle or a zip of them (.pt, .ckpt), which can run code when it is opened, and is refused"
             raise DataError(f"{path}: {wrong}; a .safetensors file of `lesionkit train` is wanted")
         with safe_open(path, framework=framework) as file:
