@@ -19,6 +19,7 @@ from lesionkit.inference import predict_array
 from lesionkit.io import Cohort, DataError
 from lesionkit.metrics import CasePoints, choose_threshold, score_points
 from lesionkit.training import LoadedCase, load_case
+from lesionkit.training.decoding import case_points
 
 METHODS = {"fit": "Gaussian fit", "cc": "CC", "log": "LoG, no learning"}
 """Ways from images to candidates, and how tables call them."""
@@ -94,14 +95,15 @@ def evaluate_cohort(
         is_tuning = done <= len(tuned)
         if fits and not is_tuning:
             lesions = detect(heatmap * np.float32(checkpoint.card.scale), fit_config(checkpoint.card.sigma))
-            found.setdefault("fit", []).append(_points(case, lesions.mu, lesions.alpha))
+            found.setdefault("fit", []).append(case_points(case, lesions.mu, lesions.alpha, lesions.alpha_window))
         if baselines or not fits:
             for tau, group in zip(taus, validated if is_tuning else components, strict=True):
                 parts = detect_components(heatmap, ComponentConfig.for_label(checkpoint.card.label, tau))
-                group.append(_points(case, parts.points, parts.score))
+                group.append(case_points(case, parts.points, parts.score))
         if baselines:
             blobs = log_candidates(case.image.float().numpy(), case.mask)
-            (validation if is_tuning else found).setdefault("log", []).append(_points(case, blobs.points, blobs.score))
+            group = (validation if is_tuning else found).setdefault("log", [])
+            group.append(case_points(case, blobs.points, blobs.score))
         if progress is not None:
             progress(done, total)
     results = {"fit": (found["fit"], checkpoint.card.threshold)} if fits else {"cc": (components[0], taus[0])}
@@ -121,15 +123,3 @@ def _heatmap(checkpoint: Checkpoint, case: LoadedCase, device: str) -> np.ndarra
     """Predict in units of the network's output, where a certain lesion peaks near 1."""
     image: torch.Tensor = case.image
     return predict_array(checkpoint.model, image, case.mask, window=checkpoint.card.window, device=device)
-
-
-def _points(case: LoadedCase, voxels: np.ndarray, score: np.ndarray) -> CasePoints:
-    """Candidates in mm beside the truth."""
-    return CasePoints(
-        predicted=voxels @ case.affine[:3, :3].T + case.affine[:3, 3],
-        score=score,
-        true=case.points_mm,
-        sizes=case.sizes,
-        subject=case.subject,
-        split=case.split,
-    )

@@ -73,6 +73,9 @@ class TrainConfig:
     """Edge of the windows when predicting, voxels. Instance norm takes its statistics from what it sees, so
     windows of the size of the patches predict best (a trial with equal weights: F1 0.59 with windows of 40, 0.49 with
     96)."""
+    frozen: Literal["nothing", "encoder"] = "nothing"
+    """Weights that stay as they start: a detector may learn to segment by decoder and head alone (paper's code),
+    or as a whole."""
     workers: int = 1
     """Processes that prepare the patches."""
     seed: int = 0
@@ -84,6 +87,8 @@ class TrainConfig:
             raise ValueError(f"label must be one of {', '.join(get_args(LabelKind))}, got {self.label!r}")
         if self.placement not in get_args(Placement):
             raise ValueError(f"placement must be one of {', '.join(get_args(Placement))}, got {self.placement!r}")
+        if self.frozen not in ("nothing", "encoder"):
+            raise ValueError(f"frozen must be 'nothing' or 'encoder', got {self.frozen!r}")
         for name in ("batch_size", "steps", "validate_every", "validation_cases", "threshold_cases", "window"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

@@ -24,7 +24,12 @@ TAUS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Binarisation thresholds that are tried, in units of the label's peak; 0.5 stands where no lesion is found at any."""
 
 
-def case_points(case: LoadedCase, voxels: Float[np.ndarray, "n 3"], score: Float[np.ndarray, " n"]) -> CasePoints:
+def case_points(
+    case: LoadedCase,
+    voxels: Float[np.ndarray, "n 3"],
+    score: Float[np.ndarray, " n"],
+    unfitted: Float[np.ndarray, " n"] | None = None,
+) -> CasePoints:
     """Put candidates, in mm, beside the truth of their case."""
     return CasePoints(
         predicted=voxels @ case.affine[:3, :3].T + case.affine[:3, 3],
@@ -33,6 +38,7 @@ def case_points(case: LoadedCase, voxels: Float[np.ndarray, "n 3"], score: Float
         sizes=case.sizes,
         subject=case.subject,
         split=case.split,
+        unfitted=unfitted,
     )
 
 
@@ -42,7 +48,7 @@ def decode_case(
     """Return all candidates of a case: one table for a heatmap, which alpha orders; for other labels one a tau."""
     if config.label == "heatmap":
         found = detect(prediction * np.float32(config.peak), fit_config(config.sigma))
-        return (case_points(case, found.mu, found.alpha),)
+        return (case_points(case, found.mu, found.alpha, found.alpha_window),)
     parts = (detect_components(prediction, ComponentConfig.for_label(config.label, tau)) for tau in TAUS)
     return tuple(case_points(case, part.points, part.score) for part in parts)
 

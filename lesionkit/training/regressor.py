@@ -27,6 +27,8 @@ class HeatmapRegressor(pl.LightningModule):
         super().__init__()
         self.config = config
         self.model = UNet(config.model)
+        if config.frozen == "encoder":
+            self.model.encoder.requires_grad_(False)
         self.found: list[tuple[CasePoints, ...]] = []
         self.history: list[dict[str, float]] = []
         self.threshold = 0.5
@@ -115,6 +117,7 @@ class HeatmapRegressor(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return Adam with a one-cycle schedule."""
         config = self.config
-        optimiser = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        learned = [weight for weight in self.model.parameters() if weight.requires_grad]
+        optimiser = torch.optim.Adam(learned, lr=config.learning_rate, weight_decay=config.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, config.steps, pct_start=0.1)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,371 @@
+"""Many trainings described by one table, done in parallel, each in a folder of its own, and never done twice.
+
+In: a table with one row a run (:func:`grid`), a cohort, settings. Out: for each run a folder with its config, weights,
+predictions and metrics; the metrics of all as a table.
+
+A run is finished once its `metrics.json` is there. A run that was interrupted, also by the death of its machine, goes
+on from its last completed validation.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from lesionkit.checkpoints import Checkpoint, load_checkpoint
+from lesionkit.components import ComponentConfig, detect_components
+from lesionkit.detection import FitConfig, detect, fit_config
+from lesionkit.inference import predict_array
+from lesionkit.io import Cohort, DataError, atomic_path
+from lesionkit.mc_dropout import McConfig, lesions_of_samples, sample_maps
+from lesionkit.metrics import CasePoints, choose_threshold, froc, froc_score, precision_recall, score_points
+from lesionkit.training import LoadedCase, TrainConfig, load_case, train
+from lesionkit.training.decoding import TAUS, case_points
+from lesionkit.transfer import fine_tune, mask_subset, score_segmentation
+
+COLUMNS = ("name", "label", "sigma", "seed", "fraction", "subset", "start")
+"""Of a table of runs; `start` names the run whose network is fine-tuned to segment, or is empty."""
+
+
+def grid(**axes: Sequence[Any]) -> pd.DataFrame:
+    """Describe runs: one row for every combination of values.
+
+    Parameters
+    ----------
+    **axes
+        Values of `label`, `sigma`, `seed`, `fraction` (share of the training masks), `subset` (which share) and `start`
+        (the run whose network is fine-tuned); what is left out has one default.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns `COLUMNS`. Concatenate tables for grids that are no full product.
+
+    Raises
+    ------
+    ValueError
+        If an axis is unknown.
+
+    Examples
+    --------
+    >>> grid(label=["heatmap", "segmentation"], seed=[0, 1])["name"].tolist()
+    ['heatmap_s1.25_0', 'heatmap_s1.25_1', 'segmentation_0', 'segmentation_1']
+    """
+    defaults: dict[str, Sequence[Any]] = {
+        "label": ["heatmap"], "sigma": [1.25], "seed": [0], "fraction": [1.0], "subset": [0], "start": [""]
+    }  # fmt: skip
+    unknown = set(axes) - set(defaults)
+    if unknown:
+        raise ValueError(f"axes: got {sorted(unknown)}, wanted some of {sorted(defaults)}")
+    values = defaults | axes
+    rows = [dict(zip(values, combination, strict=True)) for combination in product(*values.values())]
+    return pd.DataFrame([{"name": _name(row), **row} for row in rows], columns=list(COLUMNS))
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    parts = [str(row["label"])]
+    if row["start"]:
+        parts = ["tuned", str(row["start"])]
+    elif row["label"] == "heatmap":
+        parts.append(f"s{row['sigma']:g}")
+    if row["fraction"] < 1:
+        parts.append(f"{100 * row['fraction']:g}pc_{row['subset']}")
+    return "_".join([*parts, str(row["seed"])])
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """What all runs of a grid share."""
+
+    train: TrainConfig
+    """Of the detectors, and of segmentation on all masks; label, sigma and seed come from the table."""
+    tune: TrainConfig
+    """Of everything that is trained on a share of the masks, from scratch or not (paper: fine-tuning)."""
+    max_distance_mm: float = 6.0
+    """Gate of the matching, mm."""
+    mc: McConfig | None = None
+    """MC dropout of the segmentation networks on all masks; None: none."""
+
+
+def run_grid(
+    table: pd.DataFrame,
+    cohort: Cohort,
+    folder: str | Path,
+    settings: RunSettings,
+    *,
+    n_jobs: int = 1,
+    scheduler: Any = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Do the runs of a table that are not yet done.
+
+    Parameters
+    ----------
+    table
+        One row a run: :func:`grid`.
+    cohort
+        On a file system that all workers see.
+    folder
+        Receives a folder a run: ``run.json`` (the run and its settings), ``model.safetensors``, ``predictions.tsv``
+        (every candidate), ``metrics.json``, ``attempts.txt`` (each time it was begun: when, and by
+        which process of which machine).
+    settings
+        What all runs share.
+    n_jobs
+        Processes on this machine (joblib's meaning: -1 is one a core, 1 stays in this process).
+    scheduler
+        Address of a Dask scheduler (or a client): the work is done there, and `n_jobs` has no meaning. A run whose
+        worker dies is given to another one.
+    progress
+        Called with the number of runs done and of all.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The table, and a column for each metric: f1, precision, recall, small, medium, large, froc, threshold (each of
+        the fit for heatmaps, of components otherwise; with the prefix ``cc_`` for components of heatmaps), dice,
+        n_masks, seconds.
+
+    Raises
+    ------
+    ValueError
+        If two runs have one name, or a run starts from one that is not in the table.
+    DataError
+        If a folder holds a run of other settings.
+    """
+    folder = Path(folder)
+    names = table["name"].tolist()
+    if len(set(names)) != len(names):
+        raise ValueError(f"table: got {len(names)} runs of {len(set(names))} names, wanted a name each")
+    missing = set(table["start"]) - set(names) - {""}
+    if missing:
+        raise ValueError(f"table: got runs that start from {sorted(missing)}, which are not in it")
+    runs = [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+    done = 0
+    for wave in ([r for r in runs if not r["start"]], [r for r in runs if r["start"]]):  # detectors, then what is tuned
+        for _ in _parallel(wave, cohort, folder, settings, n_jobs, scheduler):
+            done += 1
+            if progress is not None:
+                progress(done, len(runs))
+    return read_metrics(table, folder)
+
+
+def read_metrics(table: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
+    """Return the table of runs with a column for each metric; NaN where a run is not finished or has none of it."""
+    rows = []
+    for run in table.to_dict("records"):
+        path = Path(folder) / str(run["name"]) / "metrics.json"
+        rows.append(run | (_read_json(path) if path.is_file() else {}))
+    return pd.DataFrame(rows)
+
+
+def read_predictions(folder: str | Path, name: str, cohort: Cohort) -> dict[tuple[str, str], list[CasePoints]]:
+    """Return the candidates that a finished run left, by method (``fit``, ``cc``, ``all``, ``mc``) and split.
+
+    ``all`` are the candidates of the fit down to alpha 0.01. For ``mc`` the scores are minus the uncertainty.
+    """
+    path = Path(folder) / name / "predictions.tsv"
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; a finished run is wanted")
+    frame = pd.read_csv(path, sep="\t", dtype={"subject": str})
+    truth = {case.subject: load_truth(case) for split in ("validation", "test") for case in cohort.split(split)}
+    found: dict[tuple[str, str], list[CasePoints]] = {}
+    for method in frame["method"].unique():
+        rows = frame[frame["method"] == method]
+        for split in ("validation", "test"):
+            if method == "mc" and split == "validation":
+                continue
+            for case in cohort.split(split):
+                mine = rows[rows["subject"] == case.subject]
+                points, sizes = truth[case.subject]
+                unfitted = mine["unfitted"].to_numpy(dtype=float)
+                found.setdefault((str(method), split), []).append(
+                    CasePoints(
+                        predicted=mine[["x", "y", "z"]].to_numpy(dtype=float),
+                        score=mine["score"].to_numpy(dtype=float),
+                        true=points,
+                        sizes=sizes,
+                        subject=case.subject,
+                        split=split,
+                        unfitted=None if np.isnan(unfitted).any() else unfitted,
+                    )
+                )
+    return found
+
+
+def load_truth(case: Any) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, " n"]]:
+    """Return the true lesions of a case: mm, and sizes in voxels."""
+    from lesionkit.io import read_points
+
+    if case.points is None:
+        loaded = load_case(case)
+        return loaded.points_mm, loaded.sizes
+    table = read_points(case.points)
+    sizes = table["size_vox"].to_numpy(dtype=float) if "size_vox" in table else np.full(len(table), np.nan)
+    return table[["x", "y", "z"]].to_numpy(dtype=float), sizes
+
+
+def do_run(run: Mapping[str, Any], cohort: Cohort, folder: Path, settings: RunSettings) -> str:
+    """Do one run, or what is left of it; return its name."""
+    import torch
+
+    place = Path(folder) / str(run["name"])
+    tuned = bool(run["start"]) or run["fraction"] < 1
+    config = replace(
+        settings.tune if tuned else settings.train,
+        label=run["label"], sigma=float(run["sigma"]), seed=int(run["seed"]),
+        frozen=settings.tune.frozen if run["start"] else "nothing",
+    )  # fmt: skip
+    content = {"run": dict(run), "config": asdict(config), "cohort": dict(cohort.extra)}
+    described = json.loads(json.dumps(content, default=float))  # as it will be read back
+    place.mkdir(parents=True, exist_ok=True)
+    if (place / "run.json").is_file():
+        if _read_json(place / "run.json") != described:
+            raise DataError(f"{place}: holds a run of other settings; an empty folder or the same ones are wanted")
+        if (place / "metrics.json").is_file():
+            return str(run["name"])
+    else:
+        _write_json(place / "run.json", described)
+    with (place / "attempts.txt").open("a", encoding="utf-8") as log:
+        log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {platform.node()} {os.getpid()}\n")
+    start = time.monotonic()
+    torch.set_num_threads(1)  # runs share a machine by processes
+    subset = mask_subset(cohort, float(run["fraction"]), seed=int(run["subset"])) if tuned else cohort
+    path = place / "model.safetensors"
+    if not path.is_file():  # written last by a training
+        if config.label == "segmentation":
+            detector = load_checkpoint(Path(folder) / str(run["start"]) / "model.safetensors") if run["start"] else None
+            fine_tune(subset, place, config, detector=detector, resume=True, progress=False)
+        else:
+            train(subset, place, config, resume=True, progress=False)
+    network = load_checkpoint(path)
+    metrics, predictions = _evaluate(network, cohort, settings, mc=None if tuned else settings.mc)
+    with atomic_path(place / "predictions.tsv") as temporary:
+        predictions.to_csv(temporary, sep="\t", index=False, float_format="%.6g")
+    metrics |= {"n_masks": float(len(subset.split("train"))), "seconds": time.monotonic() - start}
+    _write_json(place / "metrics.json", metrics)
+    return str(run["name"])
+
+
+def _parallel(
+    runs: list[dict[str, Any]], cohort: Cohort, folder: Path, settings: RunSettings, n_jobs: int, scheduler: Any
+) -> Iterator[str]:
+    if scheduler is not None:
+        from distributed import Client, as_completed
+
+        client: Any = Client(scheduler) if isinstance(scheduler, str) else scheduler  # type: ignore[no-untyped-call]  # Dask has no types
+        try:
+            futures = [client.submit(do_run, run, cohort, folder, settings, pure=False, retries=2) for run in runs]
+            for future in as_completed(futures):  # type: ignore[no-untyped-call]  # Dask has no types
+                yield future.result()
+        finally:
+            if isinstance(scheduler, str):
+                client.close()
+    elif n_jobs == 1:
+        for run in runs:
+            yield do_run(run, cohort, folder, settings)
+    else:
+        from joblib import Parallel, delayed
+
+        work = (delayed(do_run)(run, cohort, folder, settings) for run in runs)
+        yield from Parallel(n_jobs=n_jobs, return_as="generator_unordered")(work)
+
+
+def _evaluate(
+    network: Checkpoint, cohort: Cohort, settings: RunSettings, *, mc: McConfig | None
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """Score a network on the test split, every threshold chosen on validation."""
+    card, gate = network.card, settings.max_distance_mm
+    fits = card.label == "heatmap"
+    found: dict[str, list[CasePoints]] = {"fit": [], "all": []} if fits else {}
+    taus = TAUS if fits else (card.threshold,)
+    components: list[list[CasePoints]] = [[] for _ in taus]
+    samples: list[CasePoints] = []
+    for entry in (*cohort.split("validation"), *cohort.split("test")):
+        case = load_case(entry)
+        output = predict_array(network.model, case.image, case.mask, window=card.window)
+        for tau, group in zip(taus, components, strict=True):
+            parts = detect_components(output, ComponentConfig.for_label(card.label, tau))
+            group.append(case_points(case, parts.points, parts.score))
+        if fits:
+            heatmap = output * np.float32(card.scale)
+            down_to: FitConfig = fit_config(card.sigma)
+            # Calibration is judged on candidates down to the paper's floor (section 3.2, step 4).
+            for name, config in (("fit", down_to), ("all", replace(down_to, min_alpha=0.01))):
+                lesions = detect(heatmap, config)
+                found[name].append(case_points(case, lesions.mu, lesions.alpha, lesions.alpha_window))
+        elif mc is not None and card.label == "segmentation" and case.split == "test":
+            samples.append(_mc_points(network, case, replace(mc, threshold=card.threshold)))
+    metrics: dict[str, float] = {}
+    if fits:
+        tried = [(_f1([c for c in group if c.split != "test"], gate), -abs(tau - 0.5), n)
+                 for n, (tau, group) in enumerate(zip(taus, components, strict=True))]  # fmt: skip
+        best = max(tried)[2]
+        found["cc"] = components[best]
+        metrics |= _scores([c for c in components[best] if c.split == "test"], taus[best], 0.0, gate, "cc_")
+        validation = [c for c in found["fit"] if c.split != "test"]
+        hits = precision_recall(validation, max_distance=gate)["tp"].any()
+        threshold = choose_threshold(validation, max_distance=gate) if hits else 0.5
+        metrics |= _scores([c for c in found["fit"] if c.split == "test"], threshold, threshold, gate, "")
+    else:
+        found["cc"] = components[0]
+        metrics |= _scores([c for c in components[0] if c.split == "test"], taus[0], 0.0, gate, "")
+    if samples:
+        found["mc"] = samples
+    if card.label == "segmentation":
+        score = score_segmentation(network, cohort)
+        metrics |= {"dice": score.dice, "patient_dice": score.patient_dice}
+    frames = [_frame(case, method) for method, cases in found.items() for case in cases]
+    return metrics, pd.concat(frames, ignore_index=True)
+
+
+def _f1(cases: Sequence[CasePoints], gate: float) -> float:
+    return float(np.nan_to_num(score_points(cases, 0.0, max_distance=gate).pooled.f1))
+
+
+def _scores(cases: list[CasePoints], threshold: float, kept_from: float, gate: float, prefix: str) -> dict[str, float]:
+    """Rates of the test split; those of a class without lesions are left out."""
+    table = score_points(cases, kept_from, max_distance=gate)
+    pooled = table.pooled
+    values = {"f1": pooled.f1, "precision": pooled.precision, "recall": pooled.recall, "threshold": threshold}
+    values |= {name: size.recall for name, size in table.by_size.items()}
+    values["froc"] = froc_score(froc(cases, max_distance=gate))
+    return {prefix + name: float(value) for name, value in values.items() if np.isfinite(value)}
+
+
+def _mc_points(network: Checkpoint, case: LoadedCase, config: McConfig) -> CasePoints:
+    maps = sample_maps(network.model, case.image, case.mask, config, window=network.card.window)
+    lesions = lesions_of_samples(maps, config)
+    return case_points(case, lesions.points, -lesions.uncertainty)
+
+
+def _frame(case: CasePoints, method: str) -> pd.DataFrame:
+    frame = pd.DataFrame(case.predicted, columns=["x", "y", "z"])
+    unfitted = np.full(len(case.score), np.nan) if case.unfitted is None else case.unfitted
+    return frame.assign(method=method, subject=case.subject, split=case.split, score=case.score, unfitted=unfitted)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{path}: is not JSON ({error}); remove it to do the run again") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: holds no JSON object; remove it to do the run again")
+    return content
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
