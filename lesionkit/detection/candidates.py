@@ -107,7 +107,7 @@ class Field:
             index = first_not_finite(self.heatmap)
             raise ValueError(f"heatmap must be finite, but voxel {index} holds {self.heatmap[index]}") from None
 
-    def touching(self, one: Num[Array, "m 3"], other: Num[Array, "n 3"]) -> tuple[list[int], list[int]]:
+    def touching(self, one: Num[Array, "m 3"], other: Num[Array, "n 3"]) -> tuple[Int[Array, " p"], Int[Array, " p"]]:
         """Return the pairs of rows where a fit at `one` can know of a change at `other`.
 
         It can if its window is within `TOUCH` sigma of it.
@@ -118,7 +118,7 @@ class Field:
             gap = np.maximum(away[:, rows, columns] - self.slack, 0.0) * self.inverse[:, None]
             near = np.add.reduce(gap * gap) <= TOUCH * TOUCH
             rows, columns = rows[near], columns[near]
-        return rows.tolist(), columns.tolist()
+        return rows, columns
 
     def linked(self, one: Float[Array, "m 3"], other: Float[Array, "n 3"]) -> Bool[Array, "m n"]:
         """Whether lesions overlap enough to be refitted together."""

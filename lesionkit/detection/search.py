@@ -269,32 +269,40 @@ class _Search:
             return
         numbers += ahead.keys() - set(numbers)
         where = self.maxima.index[:, numbers].T
-        needs: dict[int, list[int]] = {n: [] for n in numbers}  # those before it that touch it
-        for i, j in zip(*self.field.touching(where, where), strict=True):
-            if j < i:
-                needs[numbers[i]].append(numbers[j])
-                self.beside[numbers[i]].add(numbers[j])
-                self.beside[numbers[j]].add(numbers[i])
+        needs: defaultdict[int, list[int]] = defaultdict(list)  # those before it that touch it
+        rows, columns = self.field.touching(where, where)
+        before = columns < rows
+        for i, j in zip(rows[before].tolist(), columns[before].tolist(), strict=True):
+            n, m = numbers[i], numbers[j]
+            needs[n].append(m)
+            self.beside[n].add(m)
+            self.beside[m].add(n)
         waiting = [n for n in numbers if n not in ahead]
         for _ in range(LEVELS):
-            ready = [n for n in waiting if not needs[n] or all(map(ahead.__contains__, needs[n]))][: self.lead]
-            under = [[ahead[m] for m in needs[n]] for n in ready]
-            if any(under):  # the shoulder of a brighter maximum vanishes with it
-                low = {n for n, fits in zip(ready, under, strict=True) if self._height(n, fits) <= self.maxima.level}
+            ready = [n for n in waiting if n not in needs or all(m in ahead for m in needs[n])][: self.lead]
+            under = {n: [ahead[m] for m in needs[n]] for n in ready if n in needs}
+            if under:  # the shoulder of a brighter maximum vanishes with it
+                low = {n for n, fits in under.items() if self._height(n, fits) <= self.maxima.level}
                 waiting = [n for n in waiting if n not in low]
                 ready = [n for n in ready if n not in low]
-                under = [[ahead[m] for m in needs[n]] for n in ready]
             if not ready:
                 continue
-            fits = self.field.fit(self.maxima.index[:, ready].T, self.kept.mu, self.kept.amplitude, under=under)
+            fits = self.field.fit(
+                self.maxima.index[:, ready].T,
+                self.kept.mu,
+                self.kept.amplitude,
+                under=[under.get(n, []) for n in ready] if under else None,
+            )
             for n, fit in zip(ready, fits, strict=True):
                 if n == k or fit.top:  # else what is subtracted moved the maximum to another voxel
                     ahead[n] = fit
-                    self.needs[n] = set(needs[n])
-            done = set(ready)
-            waiting = [n for n in waiting if n not in done]
+                    self.needs[n] = set(needs[n]) if n in needs else set()
             if 2 * sum(fit.top for fit in fits) < len(ready):  # flat maxima move
                 self.lead = max(self.lead // 4, 1)
+            done = set(ready)
+            waiting = [n for n in waiting if n not in done]
+            if not waiting:
+                return
 
     def _height(self, n: int, under: list[Candidate]) -> float:
         """Return the residual that some fits will leave at a voxel."""
@@ -320,7 +328,7 @@ class _Search:
                 break
             entry = ahead[n]
             if n != k:
-                if not entry.clean or not self.needs[n] <= chosen.keys():
+                if not entry.clean or (self.needs[n] and not self.needs[n] <= chosen.keys()):
                     break
                 chosen[n] = entry
         taken = list(chosen.values())
@@ -372,7 +380,8 @@ class _Search:
             return
         numbers = list(self.ahead)
         touched = defaultdict(list)
-        for i, j in zip(*self.field.touching(self.maxima.index[:, numbers].T, mu), strict=True):
+        rows, columns = self.field.touching(self.maxima.index[:, numbers].T, mu)
+        for i, j in zip(rows.tolist(), columns.tolist(), strict=True):
             touched[numbers[i]].append(j)
         for n, changes in touched.items():
             needs = self.needs[n]
