@@ -1,13 +1,18 @@
 """The cases that come with the kit (`data_samples/`), by name.
 
-In: the name of a sample. Out: the paths of its files; nothing is read.
+In: the name of a sample. Out: the paths of its files, or what a network has found in 60 patients.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lesionkit.io import Case, Cohort, DataError, read_cohort
+from lesionkit.io import Case, Cohort, DataError, read_cohort, read_points
+from lesionkit.io.tables import read_table
+
+if TYPE_CHECKING:
+    from lesionkit.metrics import CasePoints
 
 
 def samples_folder() -> Path:
@@ -38,3 +43,35 @@ def sample(kind: str) -> tuple[Cohort, Case]:
         raise ValueError(f"kind must be one of {', '.join(names)}, got {kind!r}")
     cohort = read_cohort(samples_folder() / kind)
     return cohort, cohort[0]
+
+
+def sample_candidates() -> dict[str, list[CasePoints]]:
+    """Read what the shipped `gad` network finds in 60 simulated patients that it has not seen, and the truth.
+
+    Returns
+    -------
+    dict
+        `validation` and `test`: one entry a patient, all candidates, in mm.
+    """
+    from lesionkit.metrics import CasePoints
+
+    folder = samples_folder() / "candidates"
+    found, truth = read_points(folder / "candidates.tsv"), read_points(folder / "points.tsv")
+    columns, rows = read_table(folder / "participants.tsv", ("participant_id", "split"))
+    cases: dict[str, list[CasePoints]] = {"validation": [], "test": []}
+    for _, values in rows:
+        patient = dict(zip(columns, values, strict=True))
+        subject, split = patient["participant_id"], patient["split"]
+        one, true = found[found["subject"] == subject], truth[truth["subject"] == subject]
+        cases[split].append(
+            CasePoints(
+                predicted=one[["x", "y", "z"]].to_numpy(dtype=float),
+                score=one["alpha"].to_numpy(dtype=float),
+                true=true[["x", "y", "z"]].to_numpy(dtype=float),
+                sizes=true["size_vox"].to_numpy(dtype=float),
+                subject=subject,
+                split=split,
+                unfitted=one["alpha_window"].to_numpy(dtype=float),
+            )
+        )
+    return cases

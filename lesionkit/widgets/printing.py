@@ -40,7 +40,7 @@ def print_explorer(explorer: Explorer, overlay: str = "heatmap") -> bytes:
     """Draw planes through the present position, and alpha with the threshold."""
     ndim = explorer.heatmap.ndim
     planes = PLANES if ndim == 3 else PLANES[:1]
-    figure = _figure(11.0, 5.6)
+    figure = sheet(11.0, 5.6)
     low, high = _tissue(explorer)
     extent = (high - low) * explorer.spacing
     grid = figure.add_gridspec(
@@ -53,30 +53,31 @@ def print_explorer(explorer: Explorer, overlay: str = "heatmap") -> bytes:
     found = f"{len(explorer.kept)} lesions with alpha of {explorer.threshold:.2f} or more"
     scored = "" if score is None else f": {score.tp} hits, {score.fp} false alarms, {score.fn} missed"
     figure.suptitle(f"{explorer.status}; {found}{scored}", fontsize=10, color="#55616f")
-    return _png(figure)
+    return picture_of(figure)
 
 
 def print_panels(panels: Sequence[Panel], note: str = "") -> bytes:
     """Draw the panels of a lesson beside each other."""
     widths = [panel.width / DPI for panel in panels]
-    figure = _figure(sum(widths) + 0.3 * len(panels), max(panel.height for panel in panels) / DPI + 0.7)
+    figure = sheet(sum(widths) + 0.3 * len(panels), max(panel.height for panel in panels) / DPI + 0.7)
     for axes, panel in zip(figure.subplots(1, len(panels), width_ratios=widths, squeeze=False)[0], panels, strict=True):
         axes.set_title(panel.title, fontsize=10)
         if panel.kind == "lines":
             _print_lines(axes, panel.spec)
         else:
             _print_picture(axes, panel.spec)
-    figure.suptitle(note, y=0.02, va="bottom", fontsize=9, color="#55616f")
-    return _png(figure)
+    figure.supxlabel(note, fontsize=9, color="#55616f")
+    return picture_of(figure)
 
 
-def _figure(width: float, height: float) -> Figure:
+def sheet(width: float, height: float) -> Figure:
+    """Return an empty figure, sizes in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
 
 
-def _png(figure: Figure) -> bytes:
+def picture_of(figure: Figure) -> bytes:
     """Write the figure with few colours: a third of the size, and nobody sees it."""
     from PIL import Image
 
@@ -186,10 +187,11 @@ def _print_bars(axes: Axes, explorer: Explorer) -> None:
     axes.bar(np.array(outcome.found, dtype=int) + 1, outcome.alpha, color=colours, width=0.85)
     axes.axhline(explorer.threshold, color="#16202c", lw=1, ls="--")
     axes.set(xlim=(0.3, max(len(explorer.steps), 1) + 0.7), xlabel="iteration", ylabel="alpha")
-    _quiet(axes)
+    quiet(axes)
 
 
-def _quiet(axes: Axes) -> None:
+def quiet(axes: Axes) -> None:
+    """Draw less of the frame."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
     axes.xaxis.label.set_fontsize(9)
@@ -217,7 +219,7 @@ def _print_lines(axes: Axes, spec: dict[str, Any]) -> None:
     axes.set(xlim=spec["x"], ylim=spec["y"], xlabel=spec.get("xlabel", ""), ylabel=spec.get("ylabel", ""))
     if any(line.get("name") for line in spec["series"]):
         axes.legend(fontsize=8, frameon=False)
-    _quiet(axes)
+    quiet(axes)
 
 
 def _print_picture(axes: Axes, spec: dict[str, Any]) -> None:
