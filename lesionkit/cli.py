@@ -76,6 +76,12 @@ class Place(StrEnum):
     voxel = "voxel"
 
 
+class Public(StrEnum):
+    """Public data that can be fetched."""
+
+    ljubljana = "ljubljana"
+
+
 class Outside(StrEnum):
     """What to do with points outside the brain."""
 
@@ -247,6 +253,25 @@ def train(
     card = load_checkpoint(path).card
     scores = ", ".join(f"{name} {value:.3f}" for name, value in card.training["validation"].items())
     console.print(f"{path}: validation {scores}; threshold {card.threshold:.3f}")
+
+
+@app.command()
+def fetch(
+    name: Annotated[Public, typer.Argument(help="ljubljana: patients with multiple sclerosis and their lesions.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder; the name by default.")] = None,
+    mirror: Annotated[str | None, typer.Option(help="Address of a server that has the files as packed.")] = None,
+) -> None:
+    """Fetch public data of real patients; run again to go on. LESIONKIT_DATA names a copy that is on disk already."""
+    from lesionkit.io.fetch import fetch_ljubljana, summary
+
+    folder = output if output is not None else Path(name.value)
+    with _progress() as bar:
+        task = bar.add_task("files", total=None)
+        written = fetch_ljubljana(
+            folder, mirror=mirror,
+            progress=lambda path, done, total: bar.update(task, completed=done, total=total, description=path),
+        )  # fmt: skip
+    console.print(f"{folder}: {summary(written)}", markup=False, soft_wrap=True)
 
 
 @app.command("import")
