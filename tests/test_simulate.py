@@ -8,6 +8,7 @@ import pytest
 from lesionkit import points_from_mask
 from lesionkit.io import DataError, read_points, read_volume
 from lesionkit.simulate import CHANNELS, SimulationConfig, draw_splits, simulate_case, simulate_cohort
+from lesionkit.simulate.statistics import lesion_table, nearest_mm, quantile_table
 
 QUICK = {kind: SimulationConfig(kind=kind, spacing=3.0, lesions=(5.0, 0.3)) for kind in CHANNELS}
 
@@ -97,3 +98,21 @@ def test_cohort_on_disk_is_what_was_simulated_and_can_be_resumed(tmp_path):
     assert again[0].images[0].stat().st_mtime_ns == untouched
     with pytest.raises((ValueError, DataError), match="another cohort"):
         simulate_cohort(config, 4, tmp_path / "c", seed=8)
+
+
+def test_statistics_of_a_cohort_come_from_its_tables_alone(tmp_path):
+    cohort = simulate_cohort(QUICK["gad"], 3, tmp_path / "c", seed=2)
+    for case in cohort:  # neither images nor masks are looked at
+        for path in (*case.images, case.mask):
+            path.write_bytes(b"")
+    table = lesion_table(cohort)
+    assert len(table) == sum(len(read_points(case.points)) for case in cohort)
+    assert {"subject", "split", "x", "y", "z", "size_vox", "nn_mm"} <= set(table.columns)
+    one = table[table["subject"] == "sub-001"]
+    points = one[["x", "y", "z"]].to_numpy()
+    distances = np.linalg.norm(points[:, None] - points, axis=2) + 1e9 * np.eye(len(points))
+    assert one["nn_mm"].to_numpy() == pytest.approx(distances.min(axis=1))
+    quantiles = quantile_table(table)
+    assert quantiles.loc[0.5, "size_vox"] == table["size_vox"].median()
+    assert quantiles.loc[0.5, "lesions"] == table.groupby("subject").size().median()
+    assert np.isnan(nearest_mm(np.zeros((1, 3)))).all()
