@@ -158,21 +158,16 @@ class Field:
         inside = None
         if (extent < self.size).any():
             inside = np.arange(max(self.size)) < extent[:, :, None]
-        rows: list[int] = []  # which window, less which lesion
-        centre: list[Any] = []
-        height: list[float] = []
         if len(mu):
             nearest = np.rint(mu)
             near = _differences(upper + self.reach, nearest) > 0
             near &= _differences(lower - self.reach, nearest) <= 0
-            first, which = np.logical_and.reduce(near).nonzero()
-            rows, centre, height = first.tolist(), list(mu[which]), amplitude[which].tolist()
-        for row, entries in enumerate(under or ()):
-            rows += [row] * len(entries)
-            centre += [entry.mu for entry in entries]
-            height += [entry.amplitude for entry in entries]
-        if rows:
-            self._subtract(boxes, np.array(rows), lower, np.array(centre), np.array(height), inside)
+            rows, which = np.logical_and.reduce(near).nonzero()
+            if rows.size:
+                self._subtract(boxes, rows, lower, mu[which], amplitude[which], inside)
+        if under and any(under):
+            more = np.array([(row, *fit.mu, fit.amplitude) for row, fits in enumerate(under) for fit in fits])
+            self._subtract(boxes, more[:, 0].astype(int), lower, more[:, 1:4], more[:, 4], inside)
         return lower, upper, boxes, inside
 
     def _subtract(
@@ -184,17 +179,15 @@ class Field:
         amplitude: Float[Array, " p"],
         inside: Bool[Array, "k 3 n"] | None,
     ) -> None:
-        """Subtract Gaussians from windows, each from the one that `rows` says; sums of outer products are products."""
+        """Subtract Gaussians from windows, each from the one that `rows` says (ascending), as products of matrices."""
         k, na, nb, nc = boxes.shape
-        order = np.argsort(rows, kind="stable")
-        rows, mu, amplitude = rows[order], mu[order], amplitude[order]
         offset = (np.arange(max(na, nb, nc)) + (lower[rows] - mu)[:, :, None]) * self.inverse[:, None]
         e = np.exp(-0.5 * offset * offset)
         if inside is not None:
             e *= inside[rows]
         across = (e[:, 1, :nb, None] * e[:, 2, None, :nc]).reshape(len(rows), nb * nc)
         along = e[:, 0, :na] * amplitude[:, None]
-        ends = np.searchsorted(rows, np.arange(k + 1)).tolist()
+        ends = rows.searchsorted(np.arange(k + 1)).tolist()
         for row, (a, b) in enumerate(pairwise(ends)):
             if a < b:
                 boxes[row] -= (along[a:b].T @ across[a:b]).reshape(na, nb, nc)

@@ -232,7 +232,7 @@ class Maxima:
             all_offsets = self.index[:, None] - mu.T[:, :, None]
             all_offsets *= inverse[:, None, None]
             all_offsets *= all_offsets
-            self.residual += amplitude @ np.exp(-0.5 * np.add.reduce(all_offsets))
+            self.residual += amplitude @ _exp(np.add.reduce(all_offsets))
             return
         most = max(DIRECT, self.view.nbytes // BYTES)
         rows = (2 * int(reach[0]) + 1) * (2 * int(reach[1]) + 1)
@@ -257,7 +257,7 @@ class Maxima:
             offset *= inverse[axis]
             offset *= offset
             squared += offset
-        values = np.exp(-0.5 * squared) * amplitude.take(which)
+        values = _exp(squared) * amplitude.take(which)
         if len(mu) == 1:
             self.residual[where] += values
         else:
@@ -309,6 +309,13 @@ class Maxima:
         highest &= self.view[np.minimum(z + 1, nz - 1), y, x] <= height
         highest &= self.view[z, np.minimum(y + 1, ny - 1), x] <= height
         return np.asarray(numbers[highest])
+
+
+def _exp(squared: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return ``exp(-squared / 2)``; far away a small number, since numbers that underflow are many times slower."""
+    squared = np.minimum(squared, 200.0)
+    squared *= -0.5
+    return np.asarray(np.exp(squared, out=squared))
 
 
 def _voxels_above(
