@@ -1,4 +1,4 @@
-"""The command line: `lesionkit demo | simulate | import | train | predict | detect | evaluate | points convert`.
+"""The command line: `lesionkit demo | simulate | import | train | predict | detect | evaluate | napari | points`.
 
 Exit codes: 0 done, 1 our fault, 2 the input or the arguments, 130 interrupted. Heavy libraries load inside the
 commands, so that `--help` is quick.

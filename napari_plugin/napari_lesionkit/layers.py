@@ -51,6 +51,7 @@ class LineLayer:
             edge_color=np.zeros((64 * ROOM, 4)),
             edge_width=0.5,
             vector_style="line",
+            opacity=1.0,
             metadata={METADATA: {"view": True}},
             **placement.options,
         )
