@@ -350,7 +350,7 @@ class _Search:
         for n in numbers:
             del ahead[n]
         if len(numbers) > 1:
-            self.lead = PREFETCH
+            self.lead = min(2 * self.lead, PREFETCH)
         self.kept.append(number, taken)
         self._forget(mu, numbers)
         return [FitStep(number + i, *entry.record) for i, entry in enumerate(taken)]
