@@ -22,16 +22,21 @@ class Watch(pl.Callback):
     ----------
     folder : path
         Of the training, where its film strip is.
+    stop_at : int, optional
+        Step after which the training stops, as if somebody had interrupted it.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, stop_at: int | None = None) -> None:
         self.folder = Path(folder)
+        self.stop_at = stop_at
         self.history: list[tuple[int, float, float]] = []
         self._handle = DisplayHandle()
         self._shown = False
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note loss and score, and draw."""
+        if self.stop_at is not None and trainer.global_step >= self.stop_at:
+            trainer.should_stop = True
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if "loss" not in metrics:
             return

@@ -19,7 +19,7 @@ def begin() -> bool:
         kaleido.start_sync_server(silence_warnings=True)  # one browser for all figures, instead of one each
         plotly.io.renderers.default = "png"
         picture = plotly.io.renderers["png"]
-        picture.width, picture.height, picture.scale = 900, 380, 1.2
+        picture.width, picture.height, picture.scale = 1100, 420, 1.0
         plotly.io.templates.default = "plotly_white"
     elif "notebook" in str(plotly.io.renderers.default):
         plotly.io.renderers.default = "plotly_mimetype"

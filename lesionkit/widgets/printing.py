@@ -182,11 +182,14 @@ def _bright(image: np.ndarray) -> float:
 
 
 def _print_bars(axes: Axes, explorer: Explorer) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     outcome = explorer.outcome
     colours = [VERDICT_COLOURS[word] for word in outcome.verdicts]
     axes.bar(np.array(outcome.found, dtype=int) + 1, outcome.alpha, color=colours, width=0.85)
     axes.axhline(explorer.threshold, color="#16202c", lw=1, ls="--")
     axes.set(xlim=(0.3, max(len(explorer.steps), 1) + 0.7), xlabel="iteration", ylabel="alpha")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     quiet(axes)
 
 
