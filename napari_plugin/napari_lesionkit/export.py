@@ -144,8 +144,8 @@ def write_notebook(path: str | Path, explorer: Explorer, placement: Placement, *
     ValueError
         If the map is 2-D.
     """
-    target = _ending(path, ".ipynb")
     volume = Volume(np.asarray(explorer.heatmap), _grid(explorer, placement).affine, placement.native)
+    target = _ending(path, ".ipynb")
     if source is None:
         heatmap = target.with_name(f"{target.stem}_heatmap.nii.gz")
         write_volume(heatmap, volume, native=False)
