@@ -123,30 +123,33 @@ def apply_to_mask(
     patch : (a, b, c) tensor of bool
         Each voxel is that of the mask nearest to where it comes from, so that lesions of few voxels are not lost.
     """
-    return _sample(mask[None], transform, centre, size, "nearest")[0] > 0
+    return _sample(mask, transform, centre, size, "nearest")[0] > 0
 
 
 def _sample(
-    image: Shaped[Tensor, "channels i j k"],
+    image: Shaped[Tensor, "*channels i j k"],
     transform: Transform,
     centre: Float[np.ndarray, " 3"],
     size: tuple[int, int, int],
     mode: str,
 ) -> Float[Tensor, "channels a b c"]:
-    """Interpolate an image where the voxels of the patch come from; 0 beyond its border."""
+    """Interpolate an image where the voxels of the patch come from; 0 beyond its border.
+
+    Only the part that is needed is read, as a tensor or as an array, so that images may stay on disk.
+    """
+    shape = image.shape[-3:]
     middle = (np.array(size) - 1) / 2
     reach = np.abs(transform.matrix) @ middle + 2
     low = np.maximum(np.floor(centre - reach).astype(int), 0)
-    high = np.minimum(np.ceil(centre + reach).astype(int) + 1, image.shape[1:])
+    high = np.minimum(np.ceil(centre + reach).astype(int) + 1, shape)
     if (high - low < 2).any():
-        raise ValueError(
-            f"the patch around {np.asarray(centre).tolist()} lies outside the image of {tuple(image.shape[1:])}"
-        )
-    crop = image[:, low[0] : high[0], low[1] : high[1], low[2] : high[2]].float()
+        raise ValueError(f"the patch around {np.asarray(centre).tolist()} lies outside the image of {tuple(shape)}")
+    crop = torch.as_tensor(image[..., low[0] : high[0], low[1] : high[1], low[2] : high[2]]).float()
+    crop = crop.reshape(-1, *crop.shape[-3:])
     # grid_sample wants x, y, z of the last axis first, scaled to [-1, 1]
     scale = 2 / (high - low - 1)
     affine = scale[:, None] * transform.matrix
     shift = scale * (centre - low) - 1
     theta = np.concatenate([affine * middle, shift[:, None]], axis=1)[::-1][:, [2, 1, 0, 3]].copy()
-    grid = functional.affine_grid(torch.from_numpy(theta).float()[None], [1, image.shape[0], *size], align_corners=True)
+    grid = functional.affine_grid(torch.from_numpy(theta).float()[None], [1, len(crop), *size], align_corners=True)
     return functional.grid_sample(crop[None], grid, mode=mode, padding_mode="zeros", align_corners=True)[0]

@@ -22,7 +22,7 @@ from lesionkit.io import DataError
 from lesionkit.io.pictures import write_png
 from lesionkit.model import ModelConfig
 from lesionkit.simulate import SimulationConfig, simulate_cohort
-from lesionkit.training import TrainConfig, train
+from lesionkit.training import CohortData, TrainConfig, train
 from lesionkit.training.watch import background_only
 
 EASY = SimulationConfig(spacing=4.0, min_size=8, lesions=(8.0, 0.2), contrast=(25, 30), lookalikes=0.0)
@@ -99,6 +99,23 @@ def test_killed_at_a_random_moment_it_resumes_to_the_same_weights(cohort, start,
     assert cards[0] == cards[1]
     for name in ("history.csv", "filmstrip.png"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("label", ["heatmap", "segmentation"])
+def test_a_cohort_that_stays_on_disk_gives_the_same_network(label, cohort, tmp_path, monkeypatch):
+    config = replace(TINY, label=label, steps=4, workers=1)
+    train(cohort, tmp_path / "memory", config, progress=False)
+    monkeypatch.setattr("lesionkit.training.data.IN_MEMORY", 0)
+    data = CohortData(cohort, config, scratch=tmp_path / "cases")
+    data.setup()
+    on_disk = sorted(path.name for path in (tmp_path / "cases").iterdir())
+    assert len(on_disk) == len(cohort.split("train")) * (3 if label == "segmentation" else 2)
+    data.close()
+    assert not (tmp_path / "cases").exists()
+    train(cohort, tmp_path / "disk", config, progress=False)
+    for name, weight in _weights(tmp_path / "memory").items():
+        assert torch.equal(weight, _weights(tmp_path / "disk")[name]), name
+    assert sorted(path.name for path in (tmp_path / "disk" / "working").iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
 def test_a_full_disk_is_said_and_the_previous_checkpoint_stays(start, tmp_path):

@@ -46,7 +46,8 @@ def nearest_mm(points: np.ndarray) -> np.ndarray:
     """Return for each point `(n, 3)`, mm, the distance to its nearest neighbour; NaN for one that is alone."""
     if len(points) < 2:
         return np.full(len(points), np.nan)
-    return np.asarray(cKDTree(points).query(points, k=2)[0][:, 1])
+    distances, _ = cKDTree(points).query(points, k=2)
+    return np.asarray(distances).reshape(-1, 2)[:, 1]
 
 
 def quantile_table(

@@ -5,25 +5,32 @@ In: a cohort on disk. Out: for each index the sample that belongs to it, always 
 
 from __future__ import annotations
 
+import shutil
+import weakref
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lesionkit.augment import Transform, apply_to_mask, apply_transform, draw_transform
 from lesionkit.distance_maps import euclidean_map, geodesic_map
 from lesionkit.io import Case, Cohort, DataError, check_inside, check_same_grid, read_points, read_volume
+from lesionkit.io.arrays import ArrayFile
 from lesionkit.labels import gaussian_heatmap, points_from_mask
 from lesionkit.placement import jitter, random_voxels
 from lesionkit.preprocessing import prepare
 from lesionkit.training.config import TrainConfig
+
+IN_MEMORY = 1 << 30
+"""Bytes of training images that are held in memory; the rest stays in files."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +115,17 @@ def load_training_case(case: Case, config: TrainConfig) -> LoadedCase:
     return replace(loaded, points=points, lesions=loaded.lesions if wants_mask else None)
 
 
+def on_disk(case: LoadedCase, folder: Path) -> LoadedCase:
+    """Move what is large in a case into files, of which patches are read; the points stay in memory."""
+    image = ArrayFile(folder / f"{case.subject}_image.npy", case.image.numpy())
+    mask = ArrayFile(folder / f"{case.subject}_brain.npy", case.mask)
+    lesions = None
+    if case.lesions is not None:
+        lesions = ArrayFile(folder / f"{case.subject}_lesions.npy", case.lesions.numpy())
+    # They have the shape of the arrays and are cut like them, which is all that PatchDataset asks for.
+    return replace(case, image=cast(Tensor, image), mask=cast(Any, mask), lesions=cast(Any, lesions))
+
+
 Sample = tuple[Tensor, Tensor, Tensor, int]
 """Image, label, brain mask of a patch, each with a channel axis, and the number of its case."""
 
@@ -119,7 +137,8 @@ class PatchDataset(Dataset[Sample]):
         self, cases: Sequence[LoadedCase], config: TrainConfig, *, start: int, length: int, every: int = 1
     ) -> None:
         self.cases, self.config, self.start, self.length, self.every = cases, config, start, length, every
-        self.brains = [np.flatnonzero(case.mask) for case in cases]
+        # Brain voxels up to the end of each plane: to draw one, a list of them all would take four times the image.
+        self.planes = [np.cumsum(np.count_nonzero(case.mask[:], axis=(1, 2))) for case in cases]
 
     def __len__(self) -> int:
         """Return the number of patches."""
@@ -135,15 +154,20 @@ class PatchDataset(Dataset[Sample]):
         if len(case.points) and rng.random() < config.lesion_share:
             centre = case.points[rng.integers(len(case.points))] + rng.uniform(-0.4, 0.4, 3) * size
         else:
-            brain = self.brains[number]
-            centre = np.array(np.unravel_index(brain[rng.integers(len(brain))], case.mask.shape)) + rng.uniform(
-                -0.5, 0.5, 3
-            )
+            centre = self._brain_voxel(number, rng) + rng.uniform(-0.5, 0.5, 3)
         centre = np.clip(centre, 2, np.array(case.mask.shape) - 3)
         transform = _in_mm(draw_transform(config.augment, case.image.shape[0], rng=rng), case.spacing)
         patch, points = apply_transform(case.image, case.points, transform, centre, config.patch)
         label = self._label(case, transform, centre, patch, points)
         return patch, label[None], (patch[:1] != 0), number
+
+    def _brain_voxel(self, number: int, rng: np.random.Generator) -> Int[np.ndarray, " 3"]:
+        """Draw a voxel of the brain."""
+        planes, mask = self.planes[number], self.cases[number].mask
+        rank = int(rng.integers(planes[-1]))
+        plane = int(np.searchsorted(planes, rank, side="right"))
+        within = np.flatnonzero(mask[plane])[rank - (int(planes[plane - 1]) if plane else 0)]
+        return np.array([plane, *np.unravel_index(within, mask.shape[1:])])
 
     def _label(
         self,
@@ -178,18 +202,31 @@ def _in_mm(transform: Transform, spacing: tuple[float, float, float]) -> Transfo
 class CohortData(pl.LightningDataModule):
     """Training patches and whole validation cases of a cohort."""
 
-    def __init__(self, cohort: Cohort, config: TrainConfig) -> None:
+    def __init__(self, cohort: Cohort, config: TrainConfig, *, scratch: Path | None = None) -> None:
         super().__init__()
-        self.cohort, self.config = cohort, config
+        self.cohort, self.config, self.scratch = cohort, config, scratch
+        self.close = weakref.finalize(self, shutil.rmtree, scratch or "", ignore_errors=True)  # at the latest at exit
         self.train_cases: list[LoadedCase] = []
         self.validation_cases: list[LoadedCase] = []
 
     def setup(self, stage: str | None = None) -> None:
-        """Load the training and validation splits into memory."""
+        """Load the training cases, and as many validation cases as are looked at.
+
+        What is beyond `IN_MEMORY` goes into files in the folder `scratch`, where one is given.
+        """
         if self.train_cases:
             return
-        self.train_cases = [load_training_case(case, self.config) for case in self.cohort.split("train")]
-        self.validation_cases = [load_case(case) for case in self.cohort.split("validation")]
+        held = 0
+        for entry in self.cohort.split("train"):
+            case = load_training_case(entry, self.config)
+            size = case.image.nbytes + case.mask.nbytes + (0 if case.lesions is None else case.lesions.nbytes)
+            if self.scratch is not None and held + size > IN_MEMORY:
+                case = on_disk(case, self.scratch)
+            else:
+                held += size
+            self.train_cases.append(case)
+        most = max(self.config.validation_cases, self.config.threshold_cases)
+        self.validation_cases = [load_case(case) for case in self.cohort.split("validation")[:most]]
         for name, cases in (("train", self.train_cases), ("validation", self.validation_cases)):
             if not any(len(case.points) for case in cases):
                 raise DataError(

@@ -6,6 +6,7 @@ In: a cohort on disk and a `TrainConfig`. Out: the best checkpoint by validation
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -91,7 +92,8 @@ def train(
         )
     folder = Path(folder)
     pl.seed_everything(config.seed, verbose=False)
-    data, module = CohortData(cohort, config), HeatmapRegressor(config)
+    scratch = folder / "working" / f"cases_{os.environ.get('LOCAL_RANK', '0')}"
+    data, module = CohortData(cohort, config, scratch=scratch), HeatmapRegressor(config)
     if weights is not None:
         module.model.load_state_dict(dict(weights))
     data.setup()  # before anything is written: the cohort may be unusable
@@ -149,6 +151,7 @@ def train(
         with atomic_path(folder / "history.csv") as temporary:
             pd.DataFrame(module.history).to_csv(temporary, index=False)
         _export(module, data, working, path)
+    data.close()
     trainer.strategy.barrier("exported")  # the others must not leave, nor look for the file, before it is there
     return path
 
