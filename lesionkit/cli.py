@@ -89,6 +89,13 @@ class Outside(StrEnum):
     drop = "drop"
 
 
+class ReproducePreset(StrEnum):
+    """Sizes of a reproduction of the paper."""
+
+    quick = "quick"
+    cpu = "cpu"
+
+
 class Units(StrEnum):
     """What coordinates may be."""
 
@@ -515,6 +522,37 @@ def dashboard(
         read_card(checkpoint)  # may complain
     for url in serve(cases, port=port, browser=browser):
         console.print(f"{url}\n(stop with Ctrl+C)", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def reproduce(
+    output: Output = Path("reproduction"),
+    preset: Annotated[
+        ReproducePreset, typer.Option(help="quick: every table, small networks, minutes; cpu: a night on two cores.")
+    ] = ReproducePreset.quick,
+    cohort: Annotated[
+        Path | None, typer.Option(help="BIDS cohort with points, masks and splits; default: one is simulated.")
+    ] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler that does the runs.")] = None,
+    jobs: Annotated[int, typer.Option(help="Processes on this machine; -1: one a core.")] = -1,
+) -> None:
+    """Compute the counterpart of the paper's tables 1-4 and figure 2, beside its numbers; goes on where it stopped."""
+    from lesionkit.io import read_cohort
+    from lesionkit.reproduce import ReproduceConfig
+    from lesionkit.reproduce import reproduce as run
+
+    with _progress() as bar:
+        task = bar.add_task("runs", total=None)
+        paths = run(
+            output,
+            ReproduceConfig.preset(preset.value),
+            cohort=None if cohort is None else read_cohort(cohort),
+            n_jobs=jobs,
+            scheduler=scheduler,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    for path in paths:
+        console.print(f"{path}", highlight=False)
 
 
 @points_app.command("convert")

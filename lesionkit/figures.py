@@ -16,6 +16,8 @@ import plotly.graph_objects as go
 from jaxtyping import Int, Real
 from plotly.subplots import make_subplots
 
+from lesionkit.calibration import Reliability, SmoothReliability
+from lesionkit.uncertainty import RetentionCurve
 from lesionkit.volume import Volume
 
 STATUS_COLOURS: Final[Mapping[str, str]] = {"TP": "#2fbf8f", "FP": "#f2725c", "FN": "#4aa8ff", "detected": "#2fbf8f"}
@@ -288,6 +290,68 @@ def volume_figure(
     return _styled(figure)
 
 
+def labels_figure(
+    image: Volume,
+    labels: Mapping[str, Volume],
+    *,
+    at_mm: Sequence[float],
+    points_mm: Real[np.ndarray, "n 3"] | None = None,
+    half_mm: float = 30.0,
+) -> go.Figure:
+    """Draw several labels of the same lesions over the MRI, one axial panel each.
+
+    Parameters
+    ----------
+    image
+        MRI, RAS+.
+    labels
+        Name -> label on the same grid; each is scaled to its own maximum in the slice.
+    at_mm
+        Point in mm through which the slice goes, and around which the panels are cut.
+    points_mm
+        Points to mark as crosses, in mm, one row a point; those within 2 mm of the slice are drawn.
+    half_mm
+        Half the width of a panel.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Panels in the order of `labels`, anterior up, patient's right on the right.
+
+    Raises
+    ------
+    ValueError
+        If there is no label, one is on another grid, or the point lies outside the image.
+    """
+    if not labels:
+        raise ValueError("labels: got none, wanted at least one")
+    for label in labels.values():
+        _check_grid(image, label)
+    where = _voxel_in(image, None, at_mm)
+    centre = image.to_mm(where[None])[0]
+    axes = [centre[a] + (np.arange(image.shape[a]) - where[a]) * image.spacing[a] for a in (0, 1)]
+    low, high = _window(image.data)
+    points = np.empty((0, 3)) if points_mm is None else np.asarray(points_mm, dtype=np.float64).reshape(-1, 3)
+    near = points[np.abs(points[:, 2] - centre[2]) <= 2]
+    figure = make_subplots(1, len(labels), subplot_titles=list(labels), horizontal_spacing=0.02)
+    for n, label in enumerate(labels.values(), start=1):
+        place = {"row": 1, "col": n}
+        grid = {"x": axes[0], "y": axes[1], "showscale": False}
+        grey = go.Heatmap(z=image.data[:, :, where[2]].T, colorscale="gray", zmin=low, zmax=high, **grid)
+        figure.add_trace(grey.update(hoverinfo="skip"), **place)
+        heat = np.asarray(label.data[:, :, where[2]], dtype=float)
+        top = float(heat.max())
+        if top > 0:
+            figure.add_trace(go.Heatmap(z=heat.T, colorscale=_clear_heat(), zmin=0, zmax=top, **grid), **place)
+        marker = {"symbol": "cross-thin", "size": 9, "line": {"width": 1.5, "color": STATUS_COLOURS["FN"]}}
+        dots = go.Scatter(x=near[:, 0], y=near[:, 1], mode="markers", marker=marker, showlegend=False)
+        figure.add_trace(dots.update(name="points"), **place)
+        spans = [[centre[a] - half_mm, centre[a] + half_mm] for a in (0, 1)]
+        figure.update_xaxes(range=spans[0], visible=False, constrain="domain", **place)
+        figure.update_yaxes(range=spans[1], visible=False, scaleanchor="x" if n == 1 else f"x{n}", **place)
+    return _styled(figure).update_layout(height=320, width=60 + 260 * len(labels))
+
+
 def heatmap_figure(image: Volume, heatmap: Volume, *, n_slices: int = 8) -> go.Figure:
     """Draw a film strip of axial slices with the heatmap over the image.
 
@@ -335,6 +399,188 @@ def heatmap_figure(image: Volume, heatmap: Volume, *, n_slices: int = 8) -> go.F
         figure.update_xaxes(visible=False, constrain="domain", **place)
         figure.update_yaxes(visible=False, scaleanchor="x" if n == 0 else f"x{n + 1}", **place)
     return _styled(figure).update_layout(height=80 + 260 * rows)
+
+
+def reliability_figure(curves: Mapping[str, tuple[Reliability, SmoothReliability]]) -> go.Figure:
+    """Draw predicted probability against the share of true lesions (paper, figure 2a).
+
+    Parameters
+    ----------
+    curves
+        Name -> binned and smooth reliability, such as alpha before and after the fit.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Bins as points with confidence intervals, sized by their counts; smooth curves with their bands; the diagonal.
+    """
+    figure = go.Figure()
+    diagonal = go.Scatter(x=[0, 1], y=[0, 1], mode="lines", name="perfect", line={"color": INK, "dash": "dash"})
+    figure.add_trace(diagonal)
+    for colour, (name, (bins, smooth)) in zip(_LINES, curves.items(), strict=False):
+        x = np.concatenate([smooth.grid, smooth.grid[::-1]])
+        y = np.concatenate([smooth.high, smooth.low[::-1]])
+        known = np.isfinite(y)
+        red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
+        band = go.Scatter(x=x[known], y=y[known], fill="toself", fillcolor=f"rgba({red},{green},{blue},0.15)")
+        figure.add_trace(band.update(mode="none", hoverinfo="skip", showlegend=False, legendgroup=name))
+        line = go.Scatter(x=smooth.grid, y=smooth.accuracy, mode="lines", line={"color": colour, "width": 2})
+        figure.add_trace(line.update(name=f"{name}, smooth", showlegend=False, legendgroup=name))
+        filled = bins.count > 0
+        error = {
+            "type": "data",
+            "symmetric": False,
+            "array": (bins.high - bins.accuracy)[filled],
+            "arrayminus": (bins.accuracy - bins.low)[filled],
+            "color": colour,
+            "thickness": 1,
+        }
+        size = 6 + 14 * np.sqrt(bins.count[filled] / max(bins.count.max(), 1))
+        points = go.Scatter(x=bins.confidence[filled], y=bins.accuracy[filled], error_y=error, mode="markers")
+        points.update(marker={"color": colour, "size": size}, customdata=bins.count[filled], legendgroup=name)
+        hover = "predicted %{x:.2f}<br>true %{y:.2f}<br>%{customdata} candidates<extra></extra>"
+        figure.add_trace(points.update(name=f"{name}: ECE {bins.ece:.3f}", hovertemplate=hover))
+    figure.update_xaxes(title="predicted existence probability", range=[-0.02, 1.02])
+    figure.update_yaxes(title="share of true lesions", range=[-0.02, 1.02])
+    return _styled(figure)
+
+
+def retention_figure(curves: Mapping[str, RetentionCurve]) -> go.Figure:
+    """Draw the accuracy of the least uncertain fraction of the detections (paper, figure 2b).
+
+    Parameters
+    ----------
+    curves
+        Name -> accuracy over the fraction that is kept.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        One line a curve, with the area under it.
+    """
+    figure = go.Figure()
+    for colour, (name, curve) in zip(_LINES, curves.items(), strict=False):
+        line = go.Scatter(x=curve.fraction, y=curve.accuracy, mode="lines", line={"color": colour, "width": 2.5})
+        figure.add_trace(line.update(name=f"{name}: area {curve.area:.3f}"))
+    figure.update_xaxes(title="fraction of the detections kept, the least uncertain first", range=[0, 1.02])
+    figure.update_yaxes(title="share of right detections", range=[None, 1.02])
+    return _styled(figure)
+
+
+def rates_figure(rows: Sequence[tuple[str, str, float, float, float]], *, title: str) -> go.Figure:
+    """Draw rates beside the paper's, as a dot for each.
+
+    Parameters
+    ----------
+    rows
+        What (a line of the plot), which rate, ours (mean, percent), its standard deviation, the paper's value.
+    title
+        Of the horizontal axis.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        A colour for each rate: a filled dot with its standard deviation for ours, an open diamond for the paper's.
+    """
+    figure = go.Figure()
+    names = list(dict.fromkeys(what for what, *_ in rows))
+    kinds = list(dict.fromkeys(rate for _, rate, *_ in rows))
+    for n, (colour, rate) in enumerate(zip(_LINES, kinds, strict=False)):
+        mine = [row for row in rows if row[1] == rate]
+        shift = 0.16 * (n - (len(kinds) - 1) / 2)
+        y = [names.index(what) + shift for what, *_ in mine]
+        error = {"type": "data", "array": [sd for *_, sd, _ in mine], "color": colour, "thickness": 1}
+        ours = go.Scatter(x=[m for _, _, m, _, _ in mine], y=y, error_x=error, mode="markers", name=rate)
+        figure.add_trace(ours.update(marker={"color": colour, "size": 9}, legendgroup=rate))
+        marker = {"color": colour, "size": 9, "symbol": "diamond-open"}
+        theirs = go.Scatter(x=[p for *_, p in mine], y=y, mode="markers", marker=marker, legendgroup=rate)
+        figure.add_trace(theirs.update(name=f"{rate}, paper"))
+    figure.update_xaxes(title=title)
+    figure.update_yaxes(tickvals=list(range(len(names))), ticktext=names, autorange="reversed")
+    return _styled(figure).update_layout(height=140 + 46 * len(names), margin={"l": 190})
+
+
+def froc_figure(curves: Mapping[str, pd.DataFrame]) -> go.Figure:
+    """Draw sensitivity against false positives a patient.
+
+    Parameters
+    ----------
+    curves
+        Name -> table as :func:`lesionkit.metrics.froc` returns it.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        One step line a curve; hovering shows the threshold.
+    """
+    figure = go.Figure()
+    for colour, (name, table) in zip(_LINES, curves.items(), strict=False):
+        line = go.Scatter(x=table["fp_per_patient"], y=table["sensitivity"], mode="lines", line={"color": colour})
+        hover = "threshold %{customdata:.3f}<br>%{x:.2f} false positives<br>sensitivity %{y:.3f}<extra></extra>"
+        figure.add_trace(line.update(customdata=table["threshold"], name=name, hovertemplate=hover, line_shape="hv"))
+    figure.update_xaxes(title="false positives a patient", rangemode="tozero")
+    figure.update_yaxes(title="sensitivity", range=[0, 1.02])
+    return _styled(figure)
+
+
+def count_figure(table: pd.DataFrame) -> go.Figure:
+    """Draw the expected number of lesions of each patient, with its interval, against the true one.
+
+    Parameters
+    ----------
+    table
+        As :func:`lesionkit.metrics.lesion_counts` returns it.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        One point a patient; intervals that miss the truth are in another colour.
+    """
+    figure = go.Figure()
+    top = float(max(table["true"].max(), table["high"].max(), 1)) if len(table) else 1.0
+    line = {"color": INK, "dash": "dash"}
+    figure.add_trace(go.Scatter(x=[0, top], y=[0, top], mode="lines", line=line, name="perfect"))
+    for inside, name in ((True, "interval holds the truth"), (False, "interval misses it")):
+        rows = table[table["covered"] == inside]
+        colour = STATUS_COLOURS["TP" if inside else "FP"]
+        error = {
+            "type": "data",
+            "symmetric": False,
+            "array": rows["high"] - rows["expected"],
+            "arrayminus": rows["expected"] - rows["low"],
+            "thickness": 1,
+        }
+        points = go.Scatter(x=rows["true"], y=rows["expected"], error_y=error, mode="markers", name=name)
+        figure.add_trace(points.update(marker={"color": colour, "size": 8}, text=rows["subject"]))
+    figure.update_xaxes(title="true number of lesions")
+    figure.update_yaxes(title="expected number (sum of alpha)")
+    return _styled(figure)
+
+
+def risk_figure(table: pd.DataFrame, *, target: float, title: str) -> go.Figure:
+    """Draw the risk over many splits, with what was promised.
+
+    Parameters
+    ----------
+    table
+        As :func:`lesionkit.conformal.check_risk` returns it.
+    target
+        Largest expected risk that was asked for.
+    title
+        What the risk is.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        A histogram; the mean and the target as lines.
+    """
+    figure = go.Figure(go.Histogram(x=table["risk"], marker={"color": _LINES[0]}, nbinsx=40, name="splits"))
+    for x, text, colour in ((target, f"promised {target:g}", INK), (table["risk"].mean(), "mean", _LINES[1])):
+        note = {"text": text, "font": {"color": colour}}
+        figure.add_vline(x=x, line={"color": colour, "dash": "dash", "width": 2}, annotation=note)
+    figure.update_xaxes(title=title)
+    figure.update_yaxes(title="splits")
+    return _styled(figure)
 
 
 def _clear_heat() -> list[tuple[float, str]]:
