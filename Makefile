@@ -14,7 +14,7 @@ QUIET_THREADS := OMP_NUM_THREADS=$(THREADS) OMP_WAIT_POLICY=passive
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format lab napari bench clean
+.PHONY: help demo test lint format lab notebooks docs napari bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,8 +34,14 @@ format: $(BIN)/.test ## Bring the code into the style that `make lint` checks
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-lab: $(BIN)/.notebooks ## Open JupyterLab
-	$(BIN)/jupyter lab $(wildcard notebooks)
+lab: $(BIN)/.notebooks ## Open the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+
+notebooks: $(BIN)/.test $(BIN)/.browser ## Run the notebooks anew and build all their copies
+	$(QUIET_THREADS) $(BIN)/python scripts/build_notebooks.py
+
+docs: $(BIN)/.docs ## Build the documentation site in docs/_build; any warning is an error
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
 
 napari: $(BIN)/.napari ## Open napari on a sample case, ready to step
 	$(BIN)/lesionkit napari
@@ -63,7 +69,7 @@ $(BIN)/.%: pyproject.toml constraints.txt | $(BIN)/python
 CHROMIUM := command -v chromium || command -v chromium-browser || command -v google-chrome
 
 $(BIN)/.browser: | $(BIN)/.test
-	@$(CHROMIUM) >/dev/null || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	@{ $(CHROMIUM); } >/dev/null || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core; \
 		else \
 			echo 'The tests of the views need Chromium; install it first: sudo apt-get install chromium' >&2; exit 2; \
