@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lesionkit import FitConfig, detect, gaussian_heatmap, points_from_mask
 from lesionkit.labels import points_inside
+from lesionkit.volume import Volume
 
 SIGMAS = st.floats(0.7, 2.5)
 
@@ -148,3 +149,21 @@ def test_an_empty_mask_has_no_lesion():
 def test_wrong_masks_are_named(mask, options, message):
     with pytest.raises(ValueError, match=message):
         points_from_mask(mask, **options)
+
+
+def test_each_label_is_drawn_over_the_mri_with_its_point(rng):
+    from lesionkit.figures import labels_figure
+
+    image = Volume(rng.uniform(0, 9, (12, 14, 10)), np.diag([2.0, 2, 3, 1]))
+    point = np.array([[4.0, 6.0, 5.0]])
+    label = image.with_data(gaussian_heatmap(point, image.shape))
+    at = image.to_mm(point)
+    figure = labels_figure(image, {"one": label, "two": label}, at_mm=at[0], points_mm=at)
+    assert [text.text for text in figure.layout.annotations] == ["one", "two"]
+    heats = [trace.z for trace in figure.data if trace.type == "heatmap"]
+    assert (heats[0] == image.data[:, :, 5].T).all()
+    assert (heats[1] == label.data[:, :, 5].T).all()
+    dots = [trace for trace in figure.data if trace.type == "scatter"]
+    assert [(dot.x[0], dot.y[0]) for dot in dots] == [(8.0, 12.0)] * 2
+    with pytest.raises(ValueError, match="labels: got none"):
+        labels_figure(image, {}, at_mm=at[0])
