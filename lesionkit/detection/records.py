@@ -114,8 +114,9 @@ class FitConfig:
 
 def fit_config(sigma: float | tuple[float, ...] | Literal["estimate"]) -> FitConfig:
     """Return the settings for predicted heatmaps: those that training chooses the threshold with."""
-    # A network's peaks are not all Gaussians: one that cannot be fitted must not end the search for the fainter ones.
-    return FitConfig(sigma=sigma, min_alpha=0.1, max_lesions=400, patience=20)
+    # A network's peaks are not all Gaussians: one that cannot be fitted must not end the search for the fainter ones,
+    # and the broad peak of a large lesion, whose centre is uncertain, must not be taken for several.
+    return FitConfig(sigma=sigma, min_alpha=0.1, max_lesions=400, patience=20, min_separation=3.0)
 
 
 class Refit(NamedTuple):
