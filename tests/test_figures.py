@@ -7,15 +7,23 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
+from lesionkit.calibration import Outcomes, reliability, smooth_reliability
 from lesionkit.figures import (
     STATUS_COLOURS,
     alpha_figure,
+    count_figure,
+    froc_figure,
     heatmap_figure,
     precision_recall_figure,
+    rates_figure,
+    reliability_figure,
     resolution_figure,
+    retention_figure,
+    risk_figure,
     training_figure,
     volume_figure,
 )
+from lesionkit.uncertainty import retention
 from lesionkit.volume import Volume
 
 AFFINE = np.array([[2.0, 0, 0, -10], [0, 1, 0, -20], [0, 0, 3, 5], [0, 0, 0, 1]])
@@ -147,3 +155,48 @@ def test_resolution_has_a_line_for_each_loop_and_ratio() -> None:
     assert len({line.name for line in figure.data}) == 4
     assert list(figure.data[0].x) == [1.0, 2.0, 4.0]
     assert sum(bool(line.showlegend) for line in figure.data) == 4
+
+
+def test_reliability_shows_every_bin_that_holds_a_candidate(rng: np.random.Generator) -> None:
+    p = rng.random(300) * 0.75
+    found = Outcomes(probability=p, hit=rng.random(300) < p, patient=np.arange(300) // 3)
+    bins = reliability(found)
+    figure = reliability_figure({"alpha": (bins, smooth_reliability(found, rng=rng))})
+    points = next(trace for trace in figure.data if trace.name and trace.name.startswith("alpha: ECE"))
+    np.testing.assert_allclose(points.y, bins.accuracy[bins.count > 0])
+    assert sum(points.customdata) == 300
+    assert f"{bins.ece:.3f}" in points.name
+
+
+def test_retention_shows_the_area_of_each_curve() -> None:
+    curve = retention(np.array([0.1, 0.2, 0.3]), np.array([True, True, False]))
+    (line,) = retention_figure({"entropy": curve}).data
+    assert list(line.y) == curve.accuracy.tolist()
+    assert line.name == f"entropy: area {curve.area:.3f}"
+
+
+def test_rates_stand_beside_the_papers() -> None:
+    rows = [
+        ("heatmap", "f1", 80.0, 1.0, 86.3),
+        ("heatmap", "recall", 70.0, np.nan, 85.7),
+        ("map", "f1", 60.0, 2.0, 80.6),
+    ]
+    figure = rates_figure(rows, title="percent")
+    traces = {trace.name: trace for trace in figure.data}
+    assert set(traces) == {"f1", "f1, paper", "recall", "recall, paper"}
+    assert list(traces["f1"].x) == [80.0, 60.0]
+    assert list(traces["f1, paper"].x) == [86.3, 80.6]
+    assert list(figure.layout.yaxis.ticktext) == ["heatmap", "map"]
+
+
+def test_froc_counts_and_risk_draw_what_was_given() -> None:
+    curve = pd.DataFrame({"threshold": [np.inf, 0.5], "fp_per_patient": [0.0, 2.0], "sensitivity": [0.0, 0.8]})
+    (line,) = froc_figure({"fit": curve}).data
+    assert (list(line.x), list(line.y)) == ([0.0, 2.0], [0.0, 0.8])
+    columns = {"subject": ["a", "b"], "true": [1, 4], "expected": [1.5, 2.0], "low": [0, 1], "high": [2, 3]}
+    counts = count_figure(pd.DataFrame(columns | {"covered": [True, False]}))
+    traces = {trace.name: trace for trace in counts.data}
+    assert list(traces["interval misses it"].y) == [2.0]
+    assert list(traces["interval holds the truth"].error_y.array) == [0.5]
+    risk = risk_figure(pd.DataFrame({"risk": [0.1, 0.3]}), target=0.25, title="missed")
+    assert [shape.x0 for shape in risk.layout.shapes] == [0.25, 0.2]
