@@ -1,6 +1,7 @@
 """Run the benchmarks, target beside measured: `python -m benchmarks [--quick] [labels|detection|metrics|training ...]`.
 
-`python -m benchmarks plugin` measures the napari plugin; it needs napari and a screen, and runs only if named.
+`python -m benchmarks plugin` and `widgets` measure the views; they need napari and a screen, or Chromium, and run only if
+named.
 `python -m benchmarks resolution -o DIR` writes the resolution study of the detector instead.
 """
 
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 MODULES = ("labels", "detection", "metrics", "explorer", "training")
-ON_DEMAND = ("plugin",)
+ON_DEMAND = ("plugin", "widgets")
 """Run only if named."""
 
 
