@@ -1,7 +1,7 @@
 """Run the benchmarks, target beside measured: `python -m benchmarks [--quick] [labels|detection|metrics|training ...]`.
 
-`python -m benchmarks plugin` and `widgets` measure the views; they need napari and a screen, or Chromium, and run only if
-named.
+`python -m benchmarks plugin` and `widgets` measure the views; they need napari and a screen, or Chromium, and run only
+if named.
 `python -m benchmarks resolution -o DIR` writes the resolution study of the detector instead.
 """
 

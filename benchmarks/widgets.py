@@ -1,7 +1,7 @@
 """From slider to redraw: how long a person waits in JupyterLab, on the dashboard and in an exported page.
 
-`python -m benchmarks widgets`; needs Chromium. "Redrawn" is the time from a slider's event to the first new picture of the
-planes; "answered" that to the kernel's answer drawn, with scores and table.
+`python -m benchmarks widgets`; needs Chromium. "Redrawn" is the time from a slider's event to the first new picture of
+the planes; "answered" that to the kernel's answer drawn, with scores and table.
 """
 
 from __future__ import annotations

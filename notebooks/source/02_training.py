@@ -12,7 +12,7 @@
 # The network here is tiny and sees few patients, so that you can watch. The shipped ones took 40 minutes.
 
 # %% tags=["parameters"]
-PATIENTS, STEPS, SIGMA, SEED = 15, 240, 1.25, 0
+PATIENTS, STEPS, SIGMA, SEED = 12, 180, 1.25, 0
 
 # %%
 import tempfile

@@ -168,7 +168,7 @@ for name, cases in patients.items():
 
 # %% [markdown]
 # **Explain.** The promise holds on average over validation sets and new patients, if they come from the same place. One test set
-# may lie above it by chance. It costs false alarms; with few validation patients it costs more.
+# may lie above it by chance, as these 30 patients do. It costs false alarms; with few validation patients it costs more.
 #
 # ## With your own results
 #

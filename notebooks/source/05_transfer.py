@@ -10,8 +10,8 @@
 # 3. say what is transferred.
 
 # %% tags=["parameters"]
-PATIENTS, STEPS, SEED = 20, 120, 0
-FRACTIONS = (0.1, 0.5)  # shares of the training patients whose masks may be used; the paper: 1, 5, 10 % of hundreds
+PATIENTS, STEPS, SEED = 15, 80, 0
+FRACTIONS = (0.1, 0.4)  # shares of the training patients whose masks may be used; the paper: 1, 5, 10 % of hundreds
 
 # %%
 import tempfile
@@ -28,7 +28,7 @@ from lesionkit.widgets.notebook import begin
 
 FAST = begin()
 if FAST:
-    PATIENTS, STEPS, FRACTIONS = 5, 4, (0.5,)
+    PATIENTS, STEPS, FRACTIONS = 5, 3, (0.5,)
 work = Path(tempfile.mkdtemp(prefix="lesionkit_"))
 cohort = simulate_cohort(SimulationConfig.preset("gad"), PATIENTS, work / "cohort", seed=SEED + 7)
 detector = load_checkpoint("gad")
