@@ -404,6 +404,47 @@ def detect(
 
 
 @app.command()
+def longitudinal(
+    before: Annotated[Path, typer.Argument(help="FLAIR of the first visit (NIfTI).")],
+    after: Annotated[Path, typer.Argument(help="FLAIR of the second visit, registered to the first.")],
+    output: Output = Path("new_lesions"),
+    threshold: Annotated[float | None, typer.Option(min=0, help="Smallest alpha of a new lesion.")] = None,
+    sigma_mm: Annotated[float | None, typer.Option(help="Width of a new lesion in the map, mm.")] = None,
+    truth: Annotated[Path | None, typer.Option(help="True new lesions (TSV): scores are printed.")] = None,
+) -> None:
+    """Find new lesions between two visits: heatmap, table and report in the space of the second."""
+    from dataclasses import replace
+
+    from lesionkit.io import check_inside, read_points
+    from lesionkit.longitudinal import LongitudinalConfig, read_two_visits
+    from lesionkit.pipeline import read_images
+
+    changes = {"threshold": threshold, "sigma_mm": sigma_mm}
+    config = replace(LongitudinalConfig(), **{name: value for name, value in changes.items() if value is not None})
+    (first,), (second,) = read_images([before]), read_images([after])
+    points = None if truth is None else read_points(truth)
+    if truth is not None and points is not None:
+        check_inside(truth, points, second)
+    with _about(before):
+        result = read_two_visits(first, second, config)
+    _print_lesions(result, points)
+    _write(result, output, f"{after.name.removesuffix('.gz').removesuffix('.nii')}_new", points)
+
+
+@contextmanager
+def _about(path: Path) -> Iterator[None]:
+    """Name the file that an error of an argument is about."""
+    from lesionkit.io import DataError
+
+    try:
+        yield
+    except DataError:  # names its file
+        raise
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+@app.command()
 def evaluate(
     cohort: Annotated[Path, typer.Argument(help="BIDS cohort with points.")],
     output: Output = Path("evaluation"),

@@ -40,6 +40,7 @@ def commands(kind: str, study: Study) -> dict[str, list[str]]:
             "points convert": ["points", "convert", points, f"{out}/p.csv", "--image", image],
             "export": ["export", image, "-c", net, "-o", f"{out}/page.html"],
             "dashboard": ["dashboard", image, "-c", net],
+            "longitudinal": ["longitudinal", image, image, "-o", out],
             "import": bring,
             "train": train,
             "evaluate": evaluate,

@@ -17,7 +17,7 @@ KINDS = {
     "checkpoint": "Checkpoints",
     "cohort": "Cohorts",
 }
-ELSEWHERE = {"napari"}
+ELSEWHERE = {"napari", "fetch"}
 """Commands whose bad input other tests cover."""
 
 _HEAD = """# Bad input, and what you get
