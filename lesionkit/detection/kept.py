@@ -20,31 +20,55 @@ if TYPE_CHECKING:
 Array = np.ndarray
 
 
+_COLUMNS = 15
+"""Of a lesion's row: mu (3), amplitude, its variance, share explained, covariance of mu (9)."""
+
+
 class Kept:
     """Lesions in the axis order of the map's memory, one row each, in the order in which they were found."""
 
     def __init__(self, field: Field) -> None:
         self.field = field
-        self.mu = np.zeros((0, 3))
-        self.amplitude = np.zeros(0)
-        self.covariance = np.zeros((0, 3, 3))
-        self.variance = np.zeros(0)
-        self.explained = np.zeros(0)
+        self._rows = np.zeros((0, _COLUMNS))  # grown in advance: the first len(self) count
         self.found: list[int] = []
 
     def __len__(self) -> int:
         return len(self.found)
 
+    @property
+    def mu(self) -> Float[Array, "n 3"]:
+        """Centres."""
+        return self._rows[: len(self.found), :3]
+
+    @property
+    def amplitude(self) -> Float[Array, " n"]:
+        """Heights."""
+        return self._rows[: len(self.found), 3]
+
+    @property
+    def variance(self) -> Float[Array, " n"]:
+        """Variances of the heights."""
+        return self._rows[: len(self.found), 4]
+
+    @property
+    def explained(self) -> Float[Array, " n"]:
+        """Shares of the energy around them that the fits explain."""
+        return self._rows[: len(self.found), 5]
+
+    @property
+    def covariance(self) -> Float[Array, "n 3 3"]:
+        """Covariances of the centres."""
+        return self._rows[: len(self.found), 6:].reshape(-1, 3, 3)
+
     def append(self, number: int, taken: list[Candidate]) -> None:
         """Add lesions as they were fitted; `number` is the step of the first."""
-        variances = np.array([one.covariance for one in taken]) * np.array([one.noise for one in taken])[:, None]
-        covariance = np.zeros((len(taken), 3, 3))
-        covariance.reshape(-1, 9)[:, ::4] = variances[:, :3]
-        self.mu = np.concatenate([self.mu, [one.mu for one in taken]])
-        self.amplitude = np.concatenate([self.amplitude, [one.amplitude for one in taken]])
-        self.covariance = np.concatenate([self.covariance, covariance])
-        self.variance = np.concatenate([self.variance, variances[:, 3]])
-        self.explained = np.concatenate([self.explained, [one.explained for one in taken]])
+        first, last = len(self), len(self) + len(taken)
+        if last > len(self._rows):
+            self._rows = np.concatenate([self._rows, np.zeros((last, _COLUMNS))])
+        rows = self._rows[first:last]
+        rows[:, :6] = [(*one.mu, one.amplitude, one.covariance[3] * one.noise, one.explained) for one in taken]
+        rows[:, 6:] = 0.0
+        rows[:, 6::4] = [[x * one.noise for x in one.covariance[:3]] for one in taken]
         self.found += range(number, number + len(taken))
 
     def linked(self, mu: Float[Array, " 3"]) -> list[int]:
@@ -89,16 +113,14 @@ class Kept:
         noise = fit.sse / max(box.size - (1 + field.n_placed) * len(live), 1)
         rows = [group[i] for i in live]
         self.mu[rows], self.amplitude[rows] = new, fit.amplitude
-        self.covariance[rows] = fit.covariance[:, 1:, 1:] * noise
-        self.variance[rows] = fit.covariance[:, 0, 0] * noise
-        self.explained[rows] = 1.0 - fit.sse / fit.energy
+        self.variance[rows], self.explained[rows] = fit.covariance[:, 0, 0] * noise, 1.0 - fit.sse / fit.energy
+        self._rows[rows, 6:] = (fit.covariance[:, 1:, 1:] * noise).reshape(-1, 9)
         points, alphas = field.layout.point(new), (fit.amplitude / field.unit).tolist()
         refits = tuple(Refit(self.found[i], point, alpha) for i, point, alpha in zip(rows, points, alphas, strict=True))
         gone = sorted(set(group) - set(rows))
         drops = [self.found[i] for i in gone]
         if gone:
-            for name in ("mu", "amplitude", "covariance", "variance", "explained"):
-                setattr(self, name, np.delete(getattr(self, name), gone, axis=0))
+            self._rows = np.delete(self._rows, gone, axis=0)
             self.found = [n for i, n in enumerate(self.found) if i not in gone]
         change = np.concatenate([mu[:-1], new]), np.concatenate([amplitude[:-1], -fit.amplitude])
         return *change, refits, drops

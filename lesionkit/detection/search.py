@@ -194,7 +194,9 @@ class _Search:
         if self.maxima.flat.size <= FEW:
             return True
         seeds = self.maxima.peaks()
-        self.seeds = seeds[np.argsort(-self.maxima.residual[seeds], kind="stable")[:MOST_SEEDS]]
+        if seeds.size > MOST_SEEDS:
+            seeds = seeds[np.argsort(-self.maxima.residual[seeds], kind="stable")[:MOST_SEEDS]]
+        self.seeds = seeds
         return True
 
     def _add(self, mu: Float[Array, "m 3"], amplitude: Float[Array, " m"]) -> None:
@@ -367,11 +369,13 @@ class _Search:
                 break
             before.add(n)
         if self.field.joint:
-            linked = np.tril(self.field.linked(mu, mu), -1).any(1)
+            rows, columns = self.field.linked(mu, mu).nonzero()
+            linked = rows[columns < rows]
             if len(self.kept):
-                linked |= self.field.linked(mu, self.kept.mu).any(1)
-            if linked.any():
-                n_free = min(n_free, int(linked.argmax()))
+                near = np.logical_or.reduce(self.field.linked(mu, self.kept.mu), axis=1)
+                linked = np.concatenate([linked, np.flatnonzero(near)])
+            if linked.size:
+                n_free = min(n_free, int(linked.min()))
         return n_free
 
     def _forget(self, mu: Float[Array, "m 3"], foreseen: list[int] | None = None) -> None:
@@ -402,12 +406,12 @@ class _Search:
         if self.config.scale == "mass" and alpha.size and sorted(alpha.tolist())[alpha.size // 2] > 3.0:
             flags.append("peak_scaled?")
         return Detections(
-            mu=field.layout.point(kept.mu),
+            mu=field.layout.point(kept.mu.copy()),
             alpha=alpha,
             alpha_window=np.array([steps[i].alpha_window for i in kept.found]),
             covariance=field.layout.covariance(kept.covariance),
             alpha_se=np.sqrt(kept.variance) / field.unit,
-            explained=kept.explained,
+            explained=kept.explained.copy(),
             lesion_flags=tuple(steps[i].flags for i in kept.found),
             found=tuple(kept.found),
             steps=steps,
