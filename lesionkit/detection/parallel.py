@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     Loader = Callable[[], Num[np.ndarray, "..."]]
 
 
+_DEATHS = 3
+"""Times that workers may die before cases are tried one by one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FailedCase:
     """A map of a cohort whose detection raised an error."""
@@ -66,10 +70,7 @@ def detect_many(
     elif n_jobs == 1 or not sources:
         finished = (_detect_case(i, source, config) for i, source in enumerate(sources))
     else:
-        from joblib import Parallel, delayed
-
-        work = (delayed(_detect_case)(i, source, config) for i, source in enumerate(sources))
-        finished = Parallel(n_jobs=n_jobs, return_as="generator_unordered")(work)
+        finished = _on_processes(sources, config, n_jobs)
     results: list[Detections | FailedCase | None] = [None] * len(sources)
     for i, result in _with_progress(finished, len(sources), progress):
         if isinstance(result, FailedCase):
@@ -91,6 +92,35 @@ def _detect_case(number: int, source: Any, config: FitConfig) -> tuple[int, Dete
         text = f"{type(error).__name__}: {error}"
         return number, FailedCase(number=number, error=text, traceback=traceback.format_exc())
     return number, replace(result, heatmap=np.zeros((0,) * result.mu.shape[1]))  # the map is not sent back
+
+
+def _on_processes(
+    sources: list[Any], config: FitConfig, n_jobs: int
+) -> Iterator[tuple[int, Detections | FailedCase]]:
+    """Work in processes, with new ones where some died (killed for their memory, say); results as they come."""
+    from concurrent.futures.process import BrokenProcessPool
+
+    from joblib import Parallel, cpu_count, delayed
+
+    left = dict(enumerate(sources))
+    deaths = 0
+    while left:
+        work = [delayed(_detect_case)(i, source, config) for i, source in left.items()]
+        try:
+            for i, result in Parallel(n_jobs=n_jobs, return_as="generator_unordered")(work):
+                del left[i]
+                yield i, result
+        except BrokenProcessPool:
+            deaths += 1
+        if left and deaths > _DEATHS:  # perhaps one of the cases kills them: the next ones each in a pool of its own
+            deaths = 0
+            for i in list(left)[: 4 * cpu_count()]:
+                source = left.pop(i)
+                try:
+                    yield Parallel(n_jobs=2)([delayed(_detect_case)(i, source, config)])[0]
+                except BrokenProcessPool as error:
+                    text = f"its worker died ({type(error).__name__}); it may need more memory than there is"
+                    yield i, FailedCase(number=i, error=text, traceback="")
 
 
 def _on_dask(sources: list[Any], config: FitConfig, scheduler: Any) -> Iterator[tuple[int, Detections | FailedCase]]:
