@@ -62,7 +62,9 @@ def fused_peaks(separation: float = 2.0, sigma: float = 1.5) -> Lesson:
             crosses = [(float(p[0]), float(p[1]), "#ffffff") for p in points]
             title = f"{name}: {len(one)} found, alpha {', '.join(f'{a:.2f}' for a in one.alpha[:4])}"
             panels.append(picture(title, warm=slab / slab.max(), rings=rings, crosses=crosses, width=300))
-        return Drawing(panels, f"{separation:.2f} sigma apart: the profile has {n_seen} maximum{'s' * (n_seen != 1)}")
+        return Drawing(
+            panels, f"{separation:.2f} sigma apart: the profile has {n_seen} {'maximum' if n_seen == 1 else 'maxima'}"
+        )
 
     return Lesson(
         draw,

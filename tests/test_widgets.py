@@ -1,0 +1,222 @@
+"""What the browser is told, and what it may ask: the same state in two views, messages, recordings, lessons."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+
+import numpy as np
+import pytest
+
+from lesionkit.detection import FitConfig
+from lesionkit.explorer import Explorer
+from lesionkit.labels import gaussian_heatmap
+from lesionkit.widgets import ExplorerWidget, compare_sigmas, explore, export_page, lessons
+from lesionkit.widgets.cases import SAMPLES, SCENES, sample_case, user_case
+from lesionkit.widgets.lesson import Drawing, Lesson, Line, Slider, chart
+from lesionkit.widgets.packing import pack_case, pack_frame, pack_trajectory
+
+POINTS = np.array([(8.2, 9.1, 7.7), (8.4, 9.0, 10.4), (14.0, 5.2, 12.3)])
+HEATMAP = gaussian_heatmap(POINTS, (20, 18, 16), 1.0, weights=[1.0, 0.8, 0.4])
+
+
+def explorer_of(**options) -> Explorer:
+    return Explorer(HEATMAP, truth=POINTS[:2], inline_s=float("inf"), **options)
+
+
+def say(widget: ExplorerWidget, command: str, value: object = None, ack: int = 1) -> None:
+    widget._hear(widget, {"command": command, "value": value, "ack": ack}, [])
+
+
+def lesions_of(packed: dict, n: int) -> dict:
+    """Replay the changes as the browser does."""
+    lesions: dict = {}
+    for change in packed["changes"][:n]:
+        for found in change["drop"]:
+            del lesions[found]
+        lesions.update({found: values for found, *values in change["set"]})
+    return lesions
+
+
+def test_volumes_survive_packing() -> None:
+    scene, image, heat = pack_case(explorer_of(image=1000 * HEATMAP), "title")
+    levels = np.frombuffer(gzip.decompress(heat), "<u2").reshape(scene["shape"])
+    shown = levels / 65535 * (scene["heat_high"] - scene["heat_low"]) + scene["heat_low"]
+    np.testing.assert_allclose(shown, HEATMAP, atol=HEATMAP.max() / 65535)
+    assert np.frombuffer(gzip.decompress(image), np.uint8).max() == 255
+    json.dumps(scene, allow_nan=False)
+
+
+def test_large_volumes_are_thinned_and_positions_are_not(monkeypatch) -> None:
+    monkeypatch.setattr("lesionkit.widgets.packing.MOST_VOXELS", 800)
+    explorer = explorer_of(affine=np.diag([1.0, 2.0, 3.0, 1.0]))
+    scene, _, _ = pack_case(explorer, "")
+    assert scene["stride"] == 2
+    assert scene["shape"] == [10, 9, 8]
+    assert scene["spacing"] == [2.0, 4.0, 6.0]
+    assert pack_frame(explorer)["outcome"][0][1] == pytest.approx(explorer.detections.mu[0][0], abs=1e-3)
+
+
+@pytest.mark.parametrize("mode", ["joint", "paper"])
+def test_replayed_changes_are_the_lesions_of_each_moment(mode) -> None:
+    explorer = explorer_of(config=FitConfig(mode=mode))
+    packed = pack_trajectory(explorer.trajectory)
+    json.dumps(packed, allow_nan=False)
+    for n, moment in enumerate(explorer.trajectory.moments):
+        lesions = lesions_of(packed, n)
+        assert tuple(lesions) == moment.found
+        for values, mu, alpha in zip(lesions.values(), moment.mu, moment.alpha, strict=True):
+            np.testing.assert_allclose(values, [*mu, alpha], rtol=1e-4, atol=1e-4)
+
+
+def test_two_views_show_one_state() -> None:
+    explorer = explorer_of()
+    first, second = ExplorerWidget(explorer), ExplorerWidget(explorer)
+    say(first, "go_to", 4)
+    say(first, "set_threshold", 0.6, ack=2)
+    assert second.frame["cursor"] == explorer.cursor == 4
+    assert second.frame["threshold"] == 0.6
+    assert (first.frame["ack"], second.frame["ack"]) == (2, 0)
+    first.close()
+    explorer.go_to(1)
+    assert (first.frame["cursor"], second.frame["cursor"]) == (4, 1)
+
+
+@pytest.mark.parametrize(
+    ("command", "value", "read", "expected"),
+    [("set_sigma", 1.2, "sigma", 1.2), ("set_window", 5, "window", 5), ("set_mode", "paper", "mode", "paper"),
+     ("move_to", [1, 2, 3], "position", [1.0, 2.0, 3.0]), ("set_follow", False, "follow", False),
+     ("set_speed", 7, "speed", 7.0), ("toggle_playing", None, "playing", True), ("jump_to_lesion", 1, "cursor", 4)],
+)  # fmt: skip
+def test_commands_reach_the_state_and_come_back(command, value, read, expected) -> None:
+    widget = ExplorerWidget(explorer_of())
+    say(widget, command, value, ack=7)
+    assert widget.frame[read] == expected
+    assert widget.frame["ack"] == 7
+    assert widget.frame["error"] == ""
+
+
+@pytest.mark.parametrize(
+    ("command", "value", "message"),
+    [("set_window", 4, "odd"), ("jump_to_lesion", 99, "lesion 99"), ("load", None, "command must be"),
+     ("__init__", None, "command must be"), ("set_sigma", 0, "sigma")],
+)  # fmt: skip
+def test_whatever_goes_wrong_is_shown_and_answered(command, value, message) -> None:
+    widget = ExplorerWidget(explorer_of())
+    say(widget, command, value, ack=3)
+    assert message in widget.frame["error"]
+    assert widget.frame["ack"] == 3
+    say(widget, "go_to", 2, ack=4)
+    assert widget.frame["error"] == ""
+
+
+def test_another_map_is_sent_once() -> None:
+    explorer = explorer_of()
+    widget = ExplorerWidget(explorer)
+    heat = widget.heat
+    say(widget, "go_to", 3)
+    assert widget.heat is heat
+    explorer.load(HEATMAP[:10], truth=None)
+    assert widget.scene["shape"] == [10, 18, 16]
+    assert widget.frame["truth"] is None
+
+
+def test_a_flat_map_is_a_volume_of_one_slice() -> None:
+    widget = explore(gaussian_heatmap([(8.0, 9.0)], (20, 18), 1.0), config=FitConfig(sigma=1.0))
+    assert (widget.scene["ndim"], widget.scene["shape"]) == (2, [20, 18, 1])
+    assert widget._repr_mimebundle_()[0]["image/png"]
+
+
+def test_output_has_a_picture_that_is_the_same_each_time() -> None:
+    widget = ExplorerWidget(explorer_of(image=HEATMAP), overlay="residual")
+    say(widget, "go_to", 2)
+    pictures = [widget._repr_mimebundle_()[0]["image/png"] for _ in range(2)]
+    assert pictures[0] == pictures[1]
+    assert base64.b64decode(pictures[0]).startswith(b"\x89PNG")
+
+
+def test_two_sigmas_share_position_and_threshold() -> None:
+    box = compare_sigmas(explorer_of(), 1.0, 1.5)
+    first, second = (view.explorer for view in box.children)
+    assert first.config.sigma != second.config.sigma
+    first.move_to((3, 4, 5))
+    second.set_threshold(0.33)
+    assert second.position == (3.0, 4.0, 5.0)
+    assert first.threshold == 0.33
+
+
+def test_recorded_verdicts_are_those_of_the_explorer(tmp_path) -> None:
+    explorer = explorer_of()
+    page = export_page(explorer, tmp_path / "page.html", title="<b>", sigmas=(1.0,)).read_text(encoding="utf-8")
+    assert "<title>&lt;b&gt;</title>" in page
+    packed = re.search(r'id="lk-data">([^<]*)<', page)[1]
+    data = json.loads(gzip.decompress(base64.b64decode(packed)))
+    words = {"t": "tp", "f": "fp", "k": "kept", "b": "below"}
+    for search in data["searches"]:
+        explorer.set_config(FitConfig(sigma=search["sigma"], mode=search["mode"]))
+        for n, moment in enumerate(search["moments"]):
+            explorer.go_to(3 * n - 1)
+            for threshold in (0.0, 0.3, 0.5, 0.9, 2.0):
+                explorer.set_threshold(threshold)
+                kept = int(explorer.lesions.kept.sum())
+                assert tuple(words[c] for c in moment["verdicts"][kept]) == explorer.lesions.verdicts
+
+
+def test_page_wants_one_sigma(tmp_path) -> None:
+    with pytest.raises(ValueError, match="sigma must be one number"):
+        export_page(explorer_of(config=FitConfig(sigma=(1.0, 1.0, 1.2))), tmp_path / "page.html")
+    with pytest.raises(ValueError, match="must be positive"):
+        export_page(explorer_of(), tmp_path / "page.html", sigmas=(-1.0,))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [*SAMPLES, *SCENES])
+def test_samples_can_be_shown(name) -> None:
+    case = sample_case(name)
+    assert case.heatmap.data.max() > 0
+    assert case.truth is not None
+    assert case.image is None or case.image.same_grid(case.heatmap)
+
+
+def test_unknown_sample_and_missing_image_say_what_is_wanted() -> None:
+    with pytest.raises(ValueError, match="name must be one of"):
+        sample_case("nothing")
+    with pytest.raises(ValueError, match="an image or --heatmap"):
+        user_case([])
+
+
+def test_a_lesson_refuses_what_its_controls_do_not_have() -> None:
+    lesson = lessons.gating()
+    with pytest.raises(ValueError, match="distance must lie between"):
+        lesson.change(distance=99.0)
+    with pytest.raises(ValueError, match="gate must be one of"):
+        lesson.change(gate="sometimes")
+    with pytest.raises(ValueError, match="no control 'x'"):
+        lesson.change(x=1)
+    lesson._hear(lesson, {"values": {"distance": 99.0}, "ack": 2}, [])
+    assert "distance must lie" in lesson.error
+    lesson._hear(lesson, {"values": {"distance": 9.0}, "ack": 3}, [])
+    assert (lesson.error, lesson.values["distance"], lesson.ack) == ("", 9.0, 3)
+
+
+def test_a_lesson_that_fails_says_so() -> None:
+    def draw(x: float) -> Drawing:
+        if x > 1:
+            raise RuntimeError("out of luck")
+        return Drawing([chart("", [Line(x=[0, 1], y=[x, np.nan])], x=(0, 1), y=(0, 1))], "")
+
+    lesson = Lesson(draw, x=Slider(label="x", value=0.0, low=0.0, high=2.0, step=1.0))
+    lesson._hear(lesson, {"values": {"x": 2.0}, "ack": 1}, [])
+    assert lesson.error == "out of luck"
+    assert lesson.values == {"x": 0.0}
+    assert lesson.panels[0]["spec"]["series"][0]["y"] == [0.0, None]
+
+
+def test_two_peaks_two_sigma_apart_have_one_maximum_and_joint_mode_tells_them_apart() -> None:
+    lesson = lessons.fused_peaks(separation=2.0)
+    assert lesson.note.endswith("1 maximum")
+    assert lesson.panels[1]["title"].startswith("joint refit: 2 found")
+    lesson.change(separation=3.0)
+    assert lesson.note.endswith("2 maxima")
