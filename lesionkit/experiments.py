@@ -14,6 +14,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -117,9 +118,9 @@ def run_grid(
     cohort
         On a file system that all workers see.
     folder
-        Receives a folder a run: ``run.json`` (the run and its settings), ``model.safetensors``, ``predictions.tsv``
-        (every candidate), ``metrics.json``, ``attempts.txt`` (each time it was begun: when, and by
-        which process of which machine).
+        Receives a folder a run: ``run.json`` (the run and its settings), ``train.txt`` (what the training says),
+        ``model.safetensors``, ``predictions.tsv`` (every candidate), ``metrics.json``, and ``attempts.txt`` (each time
+        it was begun: when, and by which process of which machine).
     settings
         What all runs share.
     n_jobs
@@ -244,11 +245,13 @@ def do_run(run: Mapping[str, Any], cohort: Cohort, folder: Path, settings: RunSe
     subset = mask_subset(cohort, float(run["fraction"]), seed=int(run["subset"])) if tuned else cohort
     path = place / "model.safetensors"
     if not path.is_file():  # written last by a training
-        if config.label == "segmentation":
-            detector = load_checkpoint(Path(folder) / str(run["start"]) / "model.safetensors") if run["start"] else None
-            fine_tune(subset, place, config, detector=detector, resume=True, progress=False)
-        else:
-            train(subset, place, config, resume=True, progress=False)
+        with (place / "train.txt").open("a", encoding="utf-8") as log, redirect_stdout(log):
+            if config.label == "segmentation":
+                source = Path(folder) / str(run["start"]) / "model.safetensors"
+                detector = load_checkpoint(source) if run["start"] else None
+                fine_tune(subset, place, config, detector=detector, resume=True, progress=False)
+            else:
+                train(subset, place, config, resume=True, progress=False)
     network = load_checkpoint(path)
     metrics, predictions = _evaluate(network, cohort, settings, mc=None if tuned else settings.mc)
     with atomic_path(place / "predictions.tsv") as temporary:

@@ -1,0 +1,83 @@
+"""The paper's tables by one command, with networks that have hardly learned: every table filled, nothing done twice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from lesionkit.experiments import RunSettings
+from lesionkit.mc_dropout import McConfig
+from lesionkit.model import ModelConfig
+from lesionkit.paper import DETECTION, TRANSFER
+from lesionkit.reproduce import ReproduceConfig, reproduce
+from lesionkit.simulate import SimulationConfig
+from lesionkit.training import TrainConfig
+
+TINY = TrainConfig(
+    model=ModelConfig(levels=2, filters=8, dropout=0.1), patch=(16, 16, 16), window=24, steps=60, validate_every=60,
+    learning_rate=5e-3, lesion_share=0.8, workers=0, max_distance_mm=12, validation_cases=2, threshold_cases=2,
+)  # fmt: skip
+EASY = SimulationConfig(
+    kind="gad", spacing=4.0, min_size=4, lesions=(8.0, 0.2), contrast=(25, 30), lookalikes=0.0, clustered=0.0,
+    confluent=0.0,
+)  # fmt: skip
+CONFIG = ReproduceConfig(
+    simulation=EASY,
+    n=10,
+    settings=RunSettings(train=TINY, tune=replace(TINY, steps=20), max_distance_mm=12, mc=McConfig(samples=2, batch=2)),
+    seeds=(0,),
+    subsets=(0,),
+    fractions=(0.01,),
+    missed=0.6,
+    false_positives=5.0,
+    splits=20,
+)
+
+
+def test_the_papers_tables_are_typed_in_whole():
+    assert len(DETECTION) == 5
+    assert len(TRANSFER) == 19
+    assert TRANSFER[1.0, "none"]["f1"] == DETECTION["segmentation", "CC"]["f1"] == (85.4, 0.02)
+    assert TRANSFER[0.01, "1.25"]["dice"] == (67.6, 1.31)
+    for rates in (*DETECTION.values(), *TRANSFER.values()):
+        assert all(0 < sd < 10 < 40 < mean < 100 for mean, sd in rates.values())
+        p, r = rates["precision"][0], rates["recall"][0]
+        assert 2 * p * r / (p + r) == pytest.approx(rates["f1"][0], abs=0.7)  # means of three runs, rounded
+
+
+@pytest.mark.parametrize("name", ["quick", "cpu"])
+def test_presets_fill_every_row_of_every_table(name):
+    config = ReproduceConfig.preset(name)
+    table = config.runs()
+    assert table["name"].is_unique
+    tuned = table[table["fraction"] < 1]
+    assert len(tuned) == 3 * 6 * len(config.subsets)
+    assert set(tuned["start"]) - {""} <= set(table["name"])
+    assert (table[table["fraction"] == 1]["label"].value_counts() >= len(config.seeds)).all()
+    with pytest.raises(ValueError, match="preset"):
+        ReproduceConfig.preset("gpu")
+
+
+def test_one_command_makes_the_report_and_only_once(tmp_path):
+    seen = []
+    page, text = reproduce(tmp_path, CONFIG, n_jobs=1, progress=lambda *counts: seen.append(counts))
+    assert seen[-1] == (12, 12)
+    markdown = text.read_text()
+    for title in ("claims", "Tables 1 and 3", "Tables 2 and 4", "Figure 2a", "Figure 2b", "conformal"):
+        assert title in markdown
+    detection = markdown.split("## Tables 1 and 3")[1].split("##")[0]
+    assert "(86.3 ± 0.24)" in detection
+    rows = [
+        line for line in detection.splitlines() if line.startswith(("| heatmap", "| segmentation", "| eucl", "| geod"))
+    ]
+    assert len(rows) == 5
+    assert not any("| - |" in row for row in rows)
+    html = page.read_text()
+    assert html.count("class=\"plotly-graph-div\"") == 8
+    assert "<script src" not in html  # opens offline
+    assert "cdn.plot.ly" not in html.replace("https://cdn.plot.ly/world", "")  # maps are not drawn
+    begun = {path: path.read_text() for path in tmp_path.glob("runs/*/attempts.txt")}
+    assert len(begun) == 12
+    assert reproduce(tmp_path, CONFIG, n_jobs=1)[1].read_text() == markdown
+    assert {path: path.read_text() for path in begun} == begun
