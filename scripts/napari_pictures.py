@@ -20,6 +20,7 @@ warnings.simplefilter("ignore")
 import napari  # noqa: E402
 import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
+from qtpy.QtCore import QEvent  # noqa: E402
 from qtpy.QtWidgets import QApplication  # noqa: E402
 
 from lesionkit.explorer import Phase  # noqa: E402
@@ -34,6 +35,7 @@ def settle(times: int = 12) -> None:
     """Let Qt lay out and draw."""
     for _ in range(times):
         QApplication.processEvents()
+        QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete.value)  # napari's old sliders
         time.sleep(0.02)
 
 
@@ -41,6 +43,7 @@ def start_on(viewer: napari.Viewer, widget: LesionkitWidget, sample: str, zoom: 
     """Open a sample afresh and start on its heatmap."""
     widget.session.stop()
     viewer.layers.clear()
+    settle()
     viewer.open_sample("lesionkit", sample)
     widget.heatmap.refresh()
     widget.begin([layer for layer in viewer.layers if "heatmap" in layer.name][-1])

@@ -320,6 +320,7 @@ class LayerView:
             self.viewer.layers.selection.active = self.residual
         if self.rival is not None:
             self._draw_rival()
+            self.rival.layer.visible = self.explorer.comparing
             self.rival.refresh()
 
     def _draw_rival(self) -> None:
