@@ -94,9 +94,7 @@ def _detect_case(number: int, source: Any, config: FitConfig) -> tuple[int, Dete
     return number, replace(result, heatmap=np.zeros((0,) * result.mu.shape[1]))  # the map is not sent back
 
 
-def _on_processes(
-    sources: list[Any], config: FitConfig, n_jobs: int
-) -> Iterator[tuple[int, Detections | FailedCase]]:
+def _on_processes(sources: list[Any], config: FitConfig, n_jobs: int) -> Iterator[tuple[int, Detections | FailedCase]]:
     """Work in processes, with new ones where some died (killed for their memory, say); results as they come."""
     from concurrent.futures.process import BrokenProcessPool
 

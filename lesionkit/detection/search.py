@@ -48,10 +48,8 @@ def fit_steps(heatmap: Num[np.ndarray, " ..."], config: FitConfig | None = None)
 
     Parameters
     ----------
-    heatmap : 2-D or 3-D array
-        Predicted map, any real dtype, any memory layout; never changed.
-    config : FitConfig, optional
-        Settings; the defaults if None.
+    heatmap, config
+        As for :func:`detect`.
 
     Yields
     ------
@@ -60,18 +58,14 @@ def fit_steps(heatmap: Num[np.ndarray, " ..."], config: FitConfig | None = None)
 
     Raises
     ------
-    TypeError
-        If the map is not an array of real numbers.
-    ValueError
-        If the map is not 2-D or 3-D, or a voxel is NaN or infinite (the message names the first).
+    TypeError, ValueError
+        As :func:`detect`, on the first step at the latest.
 
     References
     ----------
     Paper, section 3.2, steps 1 to 4.
     """
-    heatmap = as_heatmap(heatmap)
-    config = _with_sigma(heatmap, config or DEFAULT)
-    return _Search(heatmap, config).run()
+    return _search(heatmap, config).run()
 
 
 def detect(heatmap: Num[np.ndarray, " ..."], config: FitConfig | None = None) -> Detections:
@@ -110,17 +104,17 @@ def detect(heatmap: Num[np.ndarray, " ..."], config: FitConfig | None = None) ->
     >>> found.mu.round(2).tolist(), found.alpha.round(2).tolist()
     ([[10.2, 12.0, 9.6]], [1.0])
     """
-    heatmap = as_heatmap(heatmap)
-    config = _with_sigma(heatmap, config or DEFAULT)
-    search = _Search(heatmap, config)
+    search = _search(heatmap, config)
     steps = tuple(search.run())
     return search.detections(steps)
 
 
-def _with_sigma(heatmap: Num[np.ndarray, "..."], config: FitConfig) -> FitConfig:
+def _search(heatmap: Num[np.ndarray, "..."], config: FitConfig | None) -> _Search:
+    """Prepare a search of a map, its sigma known."""
+    heatmap, config = as_heatmap(heatmap), config or DEFAULT
     if config.sigma == "estimate":
-        return replace(config, sigma=estimate_sigma(heatmap, config=config).sigma)
-    return config
+        config = replace(config, sigma=estimate_sigma(heatmap, config=config).sigma)
+    return _Search(heatmap, config)
 
 
 class _Search:
