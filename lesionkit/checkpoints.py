@@ -48,6 +48,8 @@ class Card:
     """The network's output times this is the heatmap in mass a voxel; 1 for other labels."""
     window: int = 96
     """Edge of the windows that the network sees at a time when predicting, voxels."""
+    preprocessing: str = ""
+    """What was done to the images before the network saw them, in words."""
     version: str = ""
     """lesionkit's version at training."""
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -86,9 +88,38 @@ def save_checkpoint(path: str | Path, model: UNet, card: Card, *, half: bool = T
         name: (w.half() if half and w.is_floating_point() else w).contiguous().cpu()
         for name, w in model.state_dict().items()
     }
-    header = {"format": FORMAT, "model": json.dumps(asdict(model.config)), "card": json.dumps(asdict(card))}
+    header = {
+        "format": FORMAT,
+        "model": json.dumps(asdict(model.config)),
+        "card": json.dumps(asdict(card)),
+        "model_card": model_card(card),
+    }
     with atomic_path(path) as temporary:
         temporary.write_bytes(save(weights, metadata=header))
+
+
+def model_card(card: Card) -> str:
+    """Return a card as a page of Markdown for people; it is stored in the file, beside the card for programs."""
+    sizes = " x ".join(f"{edge:g}" for edge in card.spacing)
+    lines = [
+        f"# lesionkit: {card.kind} lesions, {card.label}",
+        "",
+        f"- **Use**: {card.notice}",
+        f"- **Input**: {', '.join(card.channels)}, in this order, at {sizes} mm",
+        f"- **Preprocessing**: {card.preprocessing or 'that of this version of lesionkit'}",
+        f"- **Output**: {card.label}, sigma {card.sigma} voxels; seen in windows of {card.window} voxels",
+        f"- **Threshold**: {card.threshold:g}, of the best F1 on validation cases",
+    ]
+    scores = card.training.get("validation", {})
+    if scores:
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
+        lines.append(f"- **On these validation cases**: {shown}; a threshold chosen on them flatters them a little")
+    cohort = card.training.get("cohort", {})
+    if cohort:
+        known = {name: cohort[name] for name in ("name", "train", "val", "seed") if name in cohort}
+        lines.append(f"- **Cohort**: {', '.join(f'{name} {value}' for name, value in known.items())}")
+    lines.append(f"- **Version**: lesionkit {card.version or 'unknown'}")
+    return "\n".join(lines) + "\n"
 
 
 def load_checkpoint(source: str | Path) -> Checkpoint:
@@ -219,9 +250,9 @@ def _card(values: dict[str, Any]) -> Card:
             raise ValueError(f"{name} is {getattr(card, name)!r:.60}; a finite number of 0 or more is wanted")
     if not isinstance(card.window, int) or not 1 <= card.window <= 1024:
         raise ValueError(f"window is {card.window!r:.60}; 1 to 1024 voxels are wanted")
-    texts = (card.kind, card.label, card.version, card.notice, *card.channels)
+    texts = (card.kind, card.label, card.preprocessing, card.version, card.notice, *card.channels)
     if not card.channels or not all(isinstance(text, str) for text in texts):
-        raise ValueError("kind, label, version, notice and channels must be texts")
+        raise ValueError("kind, label, preprocessing, version, notice and channels must be texts")
     if not isinstance(card.training, dict):
         raise ValueError("training must be an object")
     return card

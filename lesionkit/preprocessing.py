@@ -13,6 +13,12 @@ from scipy import ndimage
 
 from lesionkit.volume import Volume
 
+PREPROCESSING = (
+    "each image, inside the brain mask of the first: less its median, over its interquartile range / 1.349, cut at "
+    "+-12; 0 outside"
+)
+"""What `prepare` does, in words, for the card of a checkpoint."""
+
 
 def check_image(image: Volume) -> None:
     """Raise unless there can be a brain in an image: values that differ, and axes at right angles, to 1 degree.

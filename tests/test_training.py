@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from lesionkit.augment import AugmentConfig
@@ -65,6 +66,7 @@ def test_a_short_training_finds_easy_lesions(cohort, trained):
     assert network.card.sigma == TINY.sigma
     assert network.card.spacing == pytest.approx((4, 4, 4))
     assert network.card.training["config"]["steps"] == 200
+    assert "interquartile range" in network.card.preprocessing
     found = evaluate_cohort(network, cohort, split="test", max_distance=12)
     assert set(found) == set(METHODS)
     scores = {
@@ -282,6 +284,10 @@ def test_checkpoint_survives_the_round_trip(tmp_path):
         kind="flair", channels=("FLAIR",), spacing=(1.0, 1.0, 1.0), sigma=1.5, threshold=0.3, training={"a": [1]}
     )
     save_checkpoint(tmp_path / "m.safetensors", model, card, half=False)
+    with safe_open(tmp_path / "m.safetensors", framework="pt") as file:
+        page = file.metadata()["model_card"]
+    assert "Not a medical device" in page
+    assert "FLAIR, in this order, at 1 x 1 x 1 mm" in page
     loaded = load_checkpoint(tmp_path / "m.safetensors")
     assert loaded.card == card
     image = torch.randn(1, 1, 8, 8, 8)

@@ -25,6 +25,7 @@ import lesionkit
 from lesionkit.checkpoints import Card, save_checkpoint
 from lesionkit.inference import fast_bf16
 from lesionkit.io import Cohort, DataError, atomic_path
+from lesionkit.preprocessing import PREPROCESSING
 from lesionkit.training.config import TrainConfig
 from lesionkit.training.data import CohortData
 from lesionkit.training.decoding import OperatingPoint, detect_case, operating_point
@@ -197,6 +198,7 @@ def _export(module: HeatmapRegressor, data: CohortData, working: Path, path: Pat
         threshold=round(point.threshold, 4),
         scale=config.peak,
         window=config.window,
+        preprocessing=PREPROCESSING,
         version=lesionkit.__version__,
         training={
             "config": asdict(config),
