@@ -131,7 +131,9 @@ class SpotLayer:
             layer.data = np.zeros((room, self._placement.ndim))
             layer.shown = np.zeros(room, bool)
             self._paint()
-        layer.data[:n] = self._placement.to_layer(mu)
+        # a centre outside the map is marked at its border: beyond it napari's slider would show empty slices
+        inside = np.clip(mu, 0.0, np.array(self._placement.shape) - 1.0)
+        layer.data[:n] = self._placement.to_layer(inside)
         layer.data[n:] = 0.0
         (layer.face_color if self._filled else layer.border_color)[:n] = colours
         shown: Bool[np.ndarray, " m"] = layer.shown
