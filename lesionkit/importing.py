@@ -259,9 +259,14 @@ def _scan(folder: Path, channels: Sequence[str]) -> tuple[list[_File], list[Impo
         if any(part.startswith(".") for part in parts):
             continue
         name = "/".join(parts)
-        if path.is_symlink() and not path.resolve().is_relative_to(root):
+        if path.is_symlink() and not _leads_inside(path, root):
             rows.append(
-                ImportRow(file=name, patient="", status="refused", what="a link out of the folder; copy the file")
+                ImportRow(
+                    file=name,
+                    patient="",
+                    status="refused",
+                    what="a link out of the folder, or to itself; a file is wanted",
+                )
             )
             continue
         if path.is_dir():
@@ -275,6 +280,13 @@ def _scan(folder: Path, channels: Sequence[str]) -> tuple[list[_File], list[Impo
             files.append(file)
     _adopt_points(files)
     return files, rows
+
+
+def _leads_inside(path: Path, root: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(root)
+    except (OSError, RuntimeError):  # a loop
+        return False
 
 
 def _classified(path: Path, parts: tuple[str, ...], name: str, channels: Sequence[str]) -> _File:
