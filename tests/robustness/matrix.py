@@ -62,5 +62,9 @@ def commands(kind: str, study: Study) -> dict[str, list[str]]:
             "evaluate": evaluate,
             "import --like": [*bring, "--like", net],
         },
-        "cohort": {"train": train, "evaluate": evaluate},
+        "cohort": {
+            "train": train,
+            "evaluate": evaluate,
+            "reproduce": ["reproduce", "--cohort", str(study.cohort), "-o", str(study.folder / "tables")],
+        },
     }[kind]
