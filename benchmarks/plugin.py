@@ -100,7 +100,7 @@ def rows(*, quick: bool = False) -> list[Row]:
     import napari
     from qtpy.QtWidgets import QApplication
 
-    from lesionkit.detection import fit_config
+    from lesionkit.detection import FitConfig
     from lesionkit.volume import Volume
     from napari_lesionkit.launch import dock
     from napari_lesionkit.placement import volume_layer
@@ -126,7 +126,7 @@ def rows(*, quick: bool = False) -> list[Row]:
         data, options, _ = volume_layer(volume, "heatmap", **heat_options(volume.data))
         layer = viewer.add_image(data, **options)
         widget = dock(viewer)
-        widget.begin(layer, truth=scene.points, config=fit_config(SIGMA))
+        widget.begin(layer, truth=scene.points, config=FitConfig(sigma=SIGMA))
         explorer = widget.explorer
         settle()
         size = " x ".join(map(str, shape))

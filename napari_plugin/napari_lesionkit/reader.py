@@ -36,7 +36,8 @@ def nifti_layer(path: str | os.PathLike[str], **known: Any) -> Layer:
     path : path
         NIfTI image. If its name says heatmap, it is shown as one.
     **known
-        What else is known of it, for the layer's metadata: `sigma`, `threshold`, `truth_mm`.
+        What else is known of it, for the layer's metadata: `sigma`, `threshold`, `truth_mm`, and `exact` for a map that
+        is made of Gaussians, not predicted.
     """
     path = Path(path)
     volume = read_volume(path)

@@ -40,8 +40,8 @@ def gallery(scene: str = "pair_2_0.5") -> list[Layer]:
     """Return a bare heatmap of overlapping peaks, by default of two that paper and joint mode see differently."""
     folder = samples_folder() / "gallery"
     truth = read_points(folder / f"{scene}_points.tsv")[["x", "y", "z"]].to_numpy(dtype=float)
-    layer = nifti_layer(folder / f"{scene}_heatmap.nii.gz", sigma=GALLERY_SIGMA, threshold=0.2, truth_mm=truth)
-    return [layer]
+    known = {"sigma": GALLERY_SIGMA, "threshold": 0.2, "truth_mm": truth, "exact": True}
+    return [nifti_layer(folder / f"{scene}_heatmap.nii.gz", **known)]
 
 
 def triangle() -> list[Layer]:

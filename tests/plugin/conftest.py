@@ -22,7 +22,7 @@ with warnings.catch_warnings():
 
 from plugin_cases import SIGMA, TRUTH, add_heatmap, volume_of
 
-from lesionkit.detection import fit_config
+from lesionkit.detection import FitConfig
 from lesionkit.explorer import Explorer
 from lesionkit.volume import Volume
 from napari_lesionkit.layers import LayerView
@@ -88,7 +88,7 @@ def session(model, volume):
 def view(model, volume):
     """Layers alone, without a session."""
     layer = add_heatmap(model, volume)
-    explorer = Explorer(volume, config=fit_config(SIGMA), truth=TRUTH, inline_s=np.inf)
+    explorer = Explorer(volume, config=FitConfig(sigma=SIGMA), truth=TRUTH, inline_s=np.inf)
     view = LayerView(model, explorer, Placement.of_layer(layer))
     yield view
     view.close()

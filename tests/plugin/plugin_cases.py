@@ -25,6 +25,6 @@ def volume_of(points=POINTS, alpha=ALPHA, shape=(18, 44, 40), spacing=SPACING, s
 
 
 def add_heatmap(viewer, volume, **known):
-    known = {"sigma": SIGMA, "threshold": 0.2, "truth_mm": volume.to_mm(TRUTH), **known}
+    known = {"sigma": SIGMA, "threshold": 0.2, "truth_mm": volume.to_mm(TRUTH), "exact": True, **known}
     data, options, _ = volume_layer(volume, "heatmap", metadata=known, **heat_options(volume.data))
     return viewer.add_image(data, **options)

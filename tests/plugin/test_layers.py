@@ -10,6 +10,7 @@ import pytest
 from napari.components import ViewerModel
 from plugin_cases import POINTS, SIGMA, TRUTH, add_heatmap, volume_of
 
+from lesionkit.detection import FitConfig
 from lesionkit.explorer import Explorer, Phase, ellipsoid_sections
 from lesionkit.figures import STATUS_COLOURS
 from lesionkit.io import write_volume
@@ -204,19 +205,13 @@ def test_everything_at_once_in_three_dimensions(view):
 
 def test_nothing_is_drawn_outside_the_map():
     volume = volume_of(points=np.array([(0.2, 1.0, 0.4)]), alpha=np.array([1.0]))
-    explorer = Explorer(volume, config=fit_with(SIGMA), inline_s=np.inf)
+    explorer = Explorer(volume, config=FitConfig(sigma=SIGMA), inline_s=np.inf)
     explorer.last()
     lines = lines_of(explorer, (2, 0.0))
     assert len(lines) > 0
     for ends in (lines.start, lines.end):
         assert (ends >= -0.5).all()
         assert (ends <= np.array(volume.shape) - 0.5).all()
-
-
-def fit_with(sigma):
-    from lesionkit.detection import fit_config
-
-    return fit_config(sigma)
 
 
 # ---------------------------------------------------------------------- how little is done
@@ -283,7 +278,7 @@ def test_two_dimensional_maps_are_stepped_through(rng):
     viewer = ViewerModel()
     layer = viewer.add_image(gaussian_heatmap([(10.3, 12.1), (20.0, 24.0)], (32, 40), 1.5), name="flat")
     session = Session(viewer, inline_s=np.inf)
-    session.start(layer, config=fit_with(1.5))
+    session.start(layer, config=FitConfig(sigma=1.5))
     session.explorer.last()
     assert len(session.explorer.lesions) == 2
     assert session.view.lines._used == 2 * 64 + 2 * 64
