@@ -136,7 +136,7 @@ def test_a_run_whose_dask_worker_is_killed_is_resumed_on_another(cohort, tmp_pat
             time.sleep(0.05)
 
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50) as cluster,
         Client(cluster) as client,
     ):
         thread = threading.Thread(target=kill_one)

@@ -41,7 +41,7 @@ def test_the_same_call_runs_on_a_dask_cluster():
     from distributed import Client, LocalCluster
 
     maps = [load_map, load_nothing, load_map()]
-    with LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0") as cluster:
         with Client(cluster) as client:
             check(detect_many(maps, scheduler=client, progress=False))
         check(detect_many(maps, scheduler=cluster.scheduler_address, progress=False))
