@@ -451,8 +451,8 @@ def _claims(table: pd.DataFrame, errors: Mapping[str, float], curves: Mapping[st
          "fine-tuning had too few steps, or the detector had learned too little to help"),
     ]  # fmt: skip
     rows = [
-        {"claim": claim, "here": "holds" if holds else "does not hold", "numbers": numbers,
-         "likely why": "" if holds else why}
+        {"claim": claim, "here": "not run yet" if "nan" in numbers else "holds" if holds else "does not hold",
+         "numbers": numbers, "likely why": "" if holds or "nan" in numbers else why}
         for claim, holds, numbers, why in claims
     ]  # fmt: skip
     return Section(title="The paper's claims", table=pd.DataFrame(rows), lines=())
