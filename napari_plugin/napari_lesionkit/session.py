@@ -214,7 +214,7 @@ class Session:
     def set_annotating(self, annotating: bool) -> None:
         """Let clicks set true points, or not."""
         wanted = bool(annotating) and self.view is not None
-        if wanted != self.annotating:
+        if wanted != self.annotating or wanted != bool(annotating):  # a button that asked in vain is told too
             self.annotating = wanted
             self.annotating_changed.emit(wanted)
 
@@ -226,7 +226,7 @@ class Session:
         """Show the label heatmap of the true points, or hide it."""
         if self.view is not None:
             self.view.show_label(shown)
-            self.label_changed.emit(shown)
+        self.label_changed.emit(shown and self.view is not None)
 
     def set_truth_layer(self, layer: Points) -> None:
         """Take a points layer as the truth."""
