@@ -74,7 +74,7 @@ def test_one_command_makes_the_report_and_only_once(tmp_path):
     assert len(rows) == 5
     assert not any("| - |" in row for row in rows)
     html = page.read_text()
-    assert html.count('class="plotly-graph-div"') == 8
+    assert html.count('class="plotly-graph-div"') == 9
     assert "<script src" not in html  # opens offline
     assert "cdn.plot.ly" not in html.replace("https://cdn.plot.ly/world", "")  # maps are not drawn
     begun = {path: path.read_text() for path in tmp_path.glob("runs/*/attempts.txt")}

@@ -276,6 +276,7 @@ def _interrupted(arguments: list[str], ready: Path, *, folder: Path) -> tuple[in
     process = subprocess.Popen(
         command, cwd=folder, env=environment, start_new_session=True, text=True, stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background inherit "ignored"
     )  # fmt: skip
     while process.poll() is None and not list(ready.parent.glob(ready.name)):
         time.sleep(0.02)
