@@ -115,7 +115,8 @@ def test_layers_can_be_removed_and_drawn_again(widget, qtbot):
         qtbot.wait(10)
         widget.begin(widget.viewer.layers["heatmap"])
         qtbot.wait(10)
-    assert pixels(widget).std() > 3
+    widget.explorer.go_to(2)  # at the start the views look at an empty middle
+    qtbot.waitUntil(lambda: pixels(widget).std() > 3, timeout=20_000)
 
 
 def test_three_dimensions_are_drawn(widget, qtbot):
