@@ -76,7 +76,8 @@ def test_one_command_makes_the_report_and_only_once(tmp_path):
     html = page.read_text()
     assert html.count('class="plotly-graph-div"') == 9
     assert "<script src" not in html  # opens offline
-    assert "cdn.plot.ly" not in html.replace("https://cdn.plot.ly/world", "")  # maps are not drawn
+    assert 'src="http' not in html
+    assert "<link" not in html
     begun = {path: path.read_text() for path in tmp_path.glob("runs/*/attempts.txt")}
     assert len(begun) == 12
     assert reproduce(tmp_path, CONFIG, n_jobs=1)[1].read_text() == markdown
