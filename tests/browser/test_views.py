@@ -98,7 +98,7 @@ def exercise(watched: Watched) -> None:
     for t in np.linspace(0.2, 0.45, 6):
         page.mouse.move(x, level(t))
     page.mouse.up()
-    page.wait_for_function("document.querySelector('.lk-score').innerText.includes('0 false')")
+    page.wait_for_function("document.querySelector('.lk-score')?.innerText.includes('0 false')")
     assert (
         0.4
         < float(
@@ -191,7 +191,9 @@ def test_explorer_on_the_dashboard(watched: Watched, dashboard: Served) -> None:
     )
     page.get_by_role("button", name="explore").click()
     page.get_by_role("combobox").first.select_option("sample: a faint peak beside a bright one")
-    page.wait_for_function("document.querySelector('.lk-head strong').innerText === 'a faint peak beside a bright one'")
+    page.wait_for_function(
+        "document.querySelector('.lk-head strong')?.innerText === 'a faint peak beside a bright one'"
+    )
     watched.check()
 
 
@@ -222,6 +224,7 @@ def test_exported_page(watched: Watched, tmp_path: Path) -> None:
     explorer = small_case().explorer()
     path = export_page(explorer, tmp_path / "page.html", title="Four <lesions>", sigmas=(1.0, 1.5))
     watched.page.goto(path.as_uri())
+    watched.wait_drawn()
     assert watched.page.locator(".lk-head strong").inner_text() == "Four <lesions>"
     exercise(watched)
     assert {url for url in watched.requests if not url.startswith(("data:", "blob:"))} == {path.as_uri()}
@@ -241,7 +244,7 @@ def test_exported_page_says_what_the_explorer_says(watched: Watched, tmp_path: P
             page.evaluate("""c => { const i = document.querySelector('input[data-name=cursor]'); i.value = c;
                              i.dispatchEvent(new Event('input')); }""", cursor)  # fmt: skip
             watched.wait_for("cursor", str(cursor))
-            page.wait_for_function("s => document.querySelector('.lk-status').innerText === s", arg=said(explorer))
+            page.wait_for_function("s => document.querySelector('.lk-status')?.innerText === s", arg=said(explorer))
             shown = [float(v) for v in watched.read("position").split()]
             np.testing.assert_allclose(shown, explorer.position, atol=0.006)
     watched.check()
