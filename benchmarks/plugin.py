@@ -34,7 +34,7 @@ class Clock:
         """Count the time in a method of napari; return what takes that back."""
         original = getattr(owner, name)
 
-        def timed(*arguments, **options):  # type: ignore[no-untyped-def]
+        def timed(*arguments, **options):  # type: ignore[no-untyped-def]  # napari's types are not checked
             self._depth += 1
             start = time.thread_time()
             try:
@@ -79,7 +79,7 @@ def own_and_all(
     return float(np.median(own[1:])), float(np.median(everything[1:]))
 
 
-def drag(widget, app, seconds: float) -> tuple[int, float]:  # type: ignore[no-untyped-def]
+def drag(widget, app, seconds: float) -> tuple[int, float]:  # type: ignore[no-untyped-def]  # napari's types are not checked
     """Drag sigma as a mouse does, every 16 ms; return the results shown and the longest gap of the event loop in s."""
     shown: list[float] = []
     widget.explorer.trajectory_changed.connect(lambda: shown.append(time.perf_counter()), check_nargs=False)
@@ -131,7 +131,7 @@ def rows(*, quick: bool = False) -> list[Row]:
         settle()
         size = " x ".join(map(str, shape))
 
-        def forward(_: object, explorer=explorer) -> None:  # type: ignore[no-untyped-def]
+        def forward(_: object, explorer=explorer) -> None:  # type: ignore[no-untyped-def]  # napari's types are not checked
             if explorer.cursor < explorer.trajectory.last:
                 explorer.step_forward()
             else:

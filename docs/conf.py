@@ -9,7 +9,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-import lesionkit  # noqa: E402
+import lesionkit  # noqa: E402 (found by the path above)
 
 # The notebooks to read are pages too; they lie elsewhere, so that the repository has one of each.
 pages = HERE / "notebooks"

@@ -17,15 +17,15 @@ from pathlib import Path
 os.environ["NAPARI_CONFIG"] = os.path.join(tempfile.mkdtemp(), "settings.yaml")
 warnings.simplefilter("ignore")
 
-import napari  # noqa: E402
-import numpy as np  # noqa: E402
-from PIL import Image  # noqa: E402
-from qtpy.QtCore import QEvent  # noqa: E402
-from qtpy.QtWidgets import QApplication  # noqa: E402
+import napari  # noqa: E402 (after the environment is set)
+import numpy as np  # noqa: E402 (after the environment is set)
+from PIL import Image  # noqa: E402 (after the environment is set)
+from qtpy.QtCore import QEvent  # noqa: E402 (after the environment is set)
+from qtpy.QtWidgets import QApplication  # noqa: E402 (after the environment is set)
 
-from lesionkit.explorer import Phase  # noqa: E402
-from napari_lesionkit.launch import dock  # noqa: E402
-from napari_lesionkit.widget import LesionkitWidget  # noqa: E402
+from lesionkit.explorer import Phase  # noqa: E402 (after the environment is set)
+from napari_lesionkit.launch import dock  # noqa: E402 (after the environment is set)
+from napari_lesionkit.widget import LesionkitWidget  # noqa: E402 (after the environment is set)
 
 SIZE = (1500, 1020)
 """Of the window, in pixels."""

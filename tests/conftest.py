@@ -11,9 +11,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # One Qt binding for napari and for pytest-qt: `QT_API=pyside6 make test` takes the other one.
 os.environ["PYTEST_QT_API"] = os.environ.setdefault("QT_API", "pyqt6")
 
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-from hypothesis import settings  # noqa: E402
+import numpy as np  # noqa: E402 (after the thread limits)
+import pytest  # noqa: E402 (after the thread limits)
+from hypothesis import settings  # noqa: E402 (after the thread limits)
 
 # Time limits fail on busy machines, not on wrong code.
 settings.register_profile("lesionkit", deadline=None, derandomize=True, print_blob=True)

@@ -89,7 +89,7 @@ def _complaint(path: Path | str, **options: Any) -> str:
 
 
 def _markups(**changes: Any) -> dict[str, Any]:
-    return {**MARKUPS, "markups": [{**MARKUPS["markups"][0], **changes}]}  # type: ignore[index]
+    return {**MARKUPS, "markups": [{**MARKUPS["markups"][0], **changes}]}  # type: ignore[index]  # values of many types
 
 
 def _point(**changes: Any) -> dict[str, Any]:
@@ -297,14 +297,14 @@ def test_xyz_can_be_said_to_be_voxels(tmp_path: Path) -> None:
 def test_napari_counts_voxels_of_the_file_in_the_order_shown(tmp_path: Path) -> None:
     image = _saved(tmp_path / "image.nii", OBLIQUE)
     path = _write(tmp_path, "Points.csv", "index,axis-0,axis-1,axis-2,alpha\n0.0,1.0,2.0,3.5,0.5\n")
-    expected = nib.affines.apply_affine(image.native.affine, [1.0, 2.0, 3.5])  # type: ignore[union-attr]
+    expected = nib.affines.apply_affine(image.native.affine, [1.0, 2.0, 3.5])  # type: ignore[union-attr]  # a file always has it
     found = import_points(path, image=image, units="voxel")
     assert _xyz(found.frame)[0] == pytest.approx(expected)
     assert found.frame["alpha"].tolist() == [0.5]
     assert "index" not in found.frame
     path = _write(tmp_path, "Points.csv", "index,axis-0,axis-1,axis-2\n0,3.5,2.0,1.0\n")
     assert _xyz(import_points(path, image=image, units="voxel", axes="kji").frame)[0] == pytest.approx(expected)
-    spacing = nib.affines.voxel_sizes(image.native.affine)  # type: ignore[union-attr]
+    spacing = nib.affines.voxel_sizes(image.native.affine)  # type: ignore[union-attr]  # a file always has it
     shown = ",".join(map(repr, (spacing * [1.0, 2.0, 3.5]).tolist()))
     path = _write(tmp_path, "Points.csv", f"index,axis-0,axis-1,axis-2\n0,{shown}\n")
     assert _xyz(import_points(path, image=image, units="mm").frame)[0] == pytest.approx(expected)
@@ -323,7 +323,7 @@ def test_napari_opens_what_is_written(tmp_path: Path) -> None:
     assert names == ["index", "axis-0", "axis-1", "axis-2", "alpha", "name"]
     table = np.array(rows)
     data = table[:, [name.startswith("axis-") for name in names]].astype(float)
-    back = nib.affines.apply_affine(image.native.affine, data)  # type: ignore[union-attr]
+    back = nib.affines.apply_affine(image.native.affine, data)  # type: ignore[union-attr]  # a file always has it
     assert back == pytest.approx(world, abs=1e-9)
     assert table[:, 4].astype(float) == pytest.approx([0.5, np.nan], nan_ok=True)
     assert table[:, 5].tolist() == ["a, b", "ö"]
@@ -517,7 +517,7 @@ _BAD = [
     ("a.mrk.json", _markups(coordinateSystem=None), "coordinate system None"),
     ("a.mrk.json", _markups(coordinateUnits="um"), "in 'um'"),
     ("a.mrk.json", _markups(coordinateUnits=["m", "UCUM", "metre"]), "in ['m'"),
-    ("a.mrk.json", {"markups": [*MARKUPS["markups"], *_markups(coordinateSystem="RAS")["markups"]]}, "different"),  # type: ignore[misc]
+    ("a.mrk.json", {"markups": [*MARKUPS["markups"], *_markups(coordinateSystem="RAS")["markups"]]}, "different"),  # type: ignore[misc]  # values of many types
     ("a.mrk.json", _point(position=[1, 2]), "control point 2 has the position [1, 2]"),
     ("a.mrk.json", _point(position=[1, 2, 3, 4]), "control point 2 has the position"),
     ("a.mrk.json", _point(position=[1, 2, "3"]), "control point 2 has the position"),
@@ -687,7 +687,7 @@ def _is_read_or_refused(path: Path, **options: Any) -> None:
     try:
         found = import_points(path, **options)
     except DataError as error:
-        assert len(str(error).splitlines()) == 1  # noqa: PT017
+        assert len(str(error).splitlines()) == 1  # noqa: PT017 (any of many inputs may pass)
         return
     assert np.isfinite(_xyz(found.frame)).all()
     assert len(found.rows) == len(found.frame)

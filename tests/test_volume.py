@@ -58,7 +58,7 @@ def test_no_points_stay_no_points() -> None:
 @pytest.mark.parametrize("points", [[1.0, 2.0, 3.0], [[1.0, 2.0]], np.zeros((2, 3, 1))])
 def test_points_of_another_shape_are_refused(points: object) -> None:
     with pytest.raises(ValueError, match=r"points has shape .*; \(n, 3\) is wanted"):
-        Volume(np.zeros((4, 4, 4)), np.eye(4)).to_mm(points)  # type: ignore[arg-type]
+        Volume(np.zeros((4, 4, 4)), np.eye(4)).to_mm(points)  # type: ignore[arg-type]  # what is refused
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 4), (4, 4, 4, 1), (0, 4, 4)])
@@ -175,7 +175,7 @@ def test_resample_to_a_permuted_grid_is_a_transpose(rng: np.random.Generator) ->
 @pytest.mark.parametrize("spacing", [0, -1, np.nan, (1, 1)])
 def test_spacing_that_is_no_length_is_refused(spacing: object) -> None:
     with pytest.raises(ValueError, match="positive numbers"):
-        resample(Volume(np.zeros((2, 2, 2)), np.eye(4)), spacing)  # type: ignore[arg-type]
+        resample(Volume(np.zeros((2, 2, 2)), np.eye(4)), spacing)  # type: ignore[arg-type]  # what is refused
 
 
 def test_order_beyond_the_splines_is_refused() -> None:

@@ -63,7 +63,7 @@ class HeatmapRegressor(pl.LightningModule):
     def _refuse(self, loss: float, losses: Tensor, number: Tensor) -> None:
         """Stop a training whose loss is no number, naming the cases that made it so."""
         bad = number[~torch.isfinite(losses)].tolist() or number.tolist()
-        cases = cast(CohortData, self.trainer.datamodule).train_cases  # type: ignore[attr-defined]
+        cases = cast(CohortData, self.trainer.datamodule).train_cases  # type: ignore[attr-defined]  # set by fit()
         names = ", ".join(dict.fromkeys(cases[n].subject for n in bad))
         raise FloatingPointError(
             f"the loss is {loss} at step {self.global_step}, on {names}; look at the images named, and lower the "
@@ -72,7 +72,7 @@ class HeatmapRegressor(pl.LightningModule):
 
     def validation_step(self, index: Tensor, batch_index: int) -> None:
         """Detect the lesions of one whole validation case."""
-        data = cast(CohortData, self.trainer.datamodule)  # type: ignore[attr-defined]
+        data = cast(CohortData, self.trainer.datamodule)  # type: ignore[attr-defined]  # set by fit()
         case = data.validation_cases[int(index[0])]
         self.found.append(detect_case(self.model, case, self.config, device=str(self.device)))
 

@@ -43,7 +43,7 @@ class Filmstrip(pl.Callback):
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
         module = cast(HeatmapRegressor, pl_module)
-        cases = cast(CohortData, trainer.datamodule).validation_cases  # type: ignore[attr-defined]
+        cases = cast(CohortData, trainer.datamodule).validation_cases  # type: ignore[attr-defined]  # set by fit()
         case = next(case for case in cases if len(case.points))
         k, place = self._slice(case)
         window = module.config.window

@@ -123,7 +123,7 @@ class ProfileChart(Chart):
         room = 0.06 * (high - low) or 1.0
         return float(profile.offset_mm[0]), float(profile.offset_mm[-1]), low - room, high + 2.4 * room
 
-    def _profile(self):  # type: ignore[no-untyped-def]
+    def _profile(self):  # type: ignore[no-untyped-def]  # the state's type would be loaded for it
         return self.explorer.profile(min(self.axis, self.explorer.heatmap.ndim - 1))
 
     def paint(self, painter: QPainter) -> None:

@@ -110,7 +110,7 @@ def write_gif(
         for done, cursor in enumerate(cursors, start=1):
             explorer.go_to(cursor)
             title(explorer.status)
-            picture = viewer.screenshot(canvas_only=True, flash=False)  # type: ignore[attr-defined]
+            picture = viewer.screenshot(canvas_only=True, flash=False)  # type: ignore[attr-defined]  # only the viewer with a window has it
             image = Image.fromarray(np.asarray(picture)[..., :3])
             frames.append(image.quantize(128, dither=Image.Dither.NONE))
             progress(done / len(cursors))

@@ -14,7 +14,7 @@ from nbclient.exceptions import CellExecutionError
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-import build_notebooks  # noqa: E402
+import build_notebooks  # noqa: E402 (found by the path above)
 
 SOURCES = sorted((ROOT / "notebooks" / "source").glob("*.py"))
 NAMES = [source.stem for source in SOURCES]
