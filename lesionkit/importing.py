@@ -447,7 +447,7 @@ def _import_patient(
     frame = points.frame
     if "size_vox" in frame:  # counted in voxels of the label image
         ratio = images[0].voxel_mm3 / target.voxel_mm3
-        frame = frame.assign(size_vox=(frame["size_vox"] * ratio).round().clip(lower=1).astype(int))
+        frame = frame.assign(size_vox=(frame["size_vox"] * ratio).round().clip(lower=1).astype("Int64"))
     write_points(layout.points, frame)
     return len(frame)
 
@@ -522,6 +522,7 @@ def _checked_points(
         if "both are kept" not in note:
             patient.say(source, note)
     frame = found.frame
+    _check_sizes(source, found)
     far = _distance_to(mask, image, image.to_voxel(frame[list(POINT_COLUMNS)].to_numpy())) > config.tolerance_mm
     if far.any():
         rows = [found.rows[row] for row in np.flatnonzero(far)]
@@ -541,6 +542,18 @@ def _checked_points(
     kept = frame[keep].reset_index(drop=True)
     patient.say(source, f"{len(kept)} points from {found.format}")
     return ImportedPoints(frame=kept, format=found.format, rows=found.rows, duplicates=(), notes=())
+
+
+def _check_sizes(source: _File, found: ImportedPoints) -> None:
+    """Refuse sizes that are no numbers: the cohort's table could not be read."""
+    if "size_vox" not in found.frame:
+        return
+    given = found.frame["size_vox"]
+    sizes = pd.to_numeric(given, errors="coerce")
+    bad = np.flatnonzero(given.notna() & ~((sizes >= 0) & (sizes < np.inf)))
+    if len(bad):
+        wrong = f"{found.rows[bad[0]]} has {given.iloc[bad[0]]!s:.60} as size_vox"
+        raise _Refused(source, f"{wrong}; a number of 0 or more, or n/a, is wanted")
 
 
 def _distance_to(

@@ -144,6 +144,9 @@ def _spoil(folder: Path, how: str, tmp_path: Path) -> None:
     elif how == "truncated":
         content = (patient / "FLAIR.nii.gz").read_bytes()
         (patient / "FLAIR.nii.gz").write_bytes(content[: len(content) // 2])
+    elif how == "line 3 has large as size_vox":
+        points = pd.concat([points, points + 2], ignore_index=True).assign(size_vox=[12, "large"])
+        export_points(patient / "FLAIR_points.tsv", points)
     elif how == "several files of points":
         export_points(patient / "more.csv", points)
     elif how == "no points":
@@ -170,7 +173,7 @@ def _spoil(folder: Path, how: str, tmp_path: Path) -> None:
     "how",
     [
         "outside the image", "outside the brain", "truncated", "several files of points", "no points", "no image",
-        "is constant", "at an angle", "a link out of the folder", "has no brain",
+        "is constant", "at an angle", "a link out of the folder", "has no brain", "line 3 has large as size_vox",
     ],
 )  # fmt: skip
 def test_a_patient_that_cannot_be_used_is_refused_and_the_others_go_on(folder: Path, tmp_path: Path, how: str):
@@ -181,6 +184,16 @@ def test_a_patient_that_cannot_be_used_is_refused_and_the_others_go_on(folder: P
     assert all(row.status == "refused" for row in report.rows if row.file.startswith("P01/"))
     assert not list((tmp_path / "cohort").rglob("*P01*"))
     assert all("\n" not in row.what for row in report.rows)
+
+
+def test_a_size_may_be_missing(folder: Path, tmp_path: Path):
+    image = read_volume(folder / "P01" / "FLAIR.nii.gz")
+    points = pd.DataFrame(image.to_mm([[12, 14, 10], [10, 12, 9]]), columns=[*"xyz"]).assign(size_vox=[12, np.nan])
+    export_points(folder / "P01" / "FLAIR_points.tsv", points)
+    report = import_cohort(folder, tmp_path / "cohort")
+    sizes = read_points(report.cohort[1].points)["size_vox"]
+    assert sizes[0] >= 1
+    assert np.isnan(sizes[1])
 
 
 def test_points_outside_the_brain_can_be_dropped(folder: Path, tmp_path: Path):

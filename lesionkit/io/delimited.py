@@ -11,18 +11,17 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from lesionkit.io.files import atomic_path, data_error
+from lesionkit.io.files import data_error
 from lesionkit.io.pointlist import (
     PointList,
     Space,
     check_number_of_points,
     columns_of,
-    finite_number,
     one_line,
     shortened,
 )
 from lesionkit.io.slicer import few_keys, unpack
-from lesionkit.io.tables import MAX_COLUMNS, POINT_COLUMNS, read_text
+from lesionkit.io.tables import MAX_COLUMNS, POINT_COLUMNS, finite_number, read_text, write_table
 
 Units = Literal["mm", "voxel", "ras-voxel"]
 """What a user may say of coordinates: mm, voxel indices along the axes of the image file, or along RAS+."""
@@ -43,7 +42,7 @@ _MARKS = {"\t": "tabs", ",": "commas", ";": "semicolons", " ": "spaces"}
 
 def read_delimited(path: Path, *, units: Units | None, axes: str) -> PointList:
     """Read a table: tabs in a ``.tsv``, commas in any other; its column names say what the coordinates are."""
-    mark = "\t" if path.name.lower().endswith(".tsv") else ","
+    mark = _mark(path)
     wanted = f"a UTF-8 table with {_MARKS[mark]} between the columns and x y z (mm, RAS+) or i j k (voxels) is wanted"
     text = read_text(path, wanted)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True)
@@ -92,13 +91,11 @@ def read_delimited(path: Path, *, units: Units | None, axes: str) -> PointList:
 
 def write_delimited(path: Path, frame: pd.DataFrame, *, missing: str = "n/a") -> None:
     """Write a table: tabs in a ``.tsv``, commas in any other; floats read back exactly."""
-    for name in frame.columns:
-        texts = [str(name), *(entry for entry in frame[name] if isinstance(entry, str))]
-        if any(mark in text for text in texts for mark in "\t\r\n\0"):
-            raise ValueError(f"frame holds a tab or a line break in column {name!r}; text of one line is wanted")
-    mark = "\t" if path.name.lower().endswith(".tsv") else ","
-    with atomic_path(path) as temporary:
-        frame.to_csv(temporary, sep=mark, index=False, na_rep=missing, lineterminator="\n", encoding="utf-8")
+    write_table(path, frame, mark=_mark(path), missing=missing)
+
+
+def _mark(path: Path) -> str:
+    return "\t" if path.name.lower().endswith(".tsv") else ","
 
 
 def napari_table(coordinates: np.ndarray, others: pd.DataFrame, axes: str) -> pd.DataFrame:

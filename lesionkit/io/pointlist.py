@@ -43,19 +43,6 @@ class PointList:
     """What was left out or assumed."""
 
 
-def finite_number(value: object) -> float | None:
-    """Return a JSON number or a text as a finite float, None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    if isinstance(value, str) and ("_" in value or not value.isascii()):  # Python would take 1_000 and other digits
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if np.isfinite(number) else None
-
-
 def one_line(value: object) -> str:
     """Return a text that every format can hold: one line, valid Unicode."""
     text = str(value).encode("utf-8", "replace").decode("utf-8")

@@ -22,11 +22,10 @@ from lesionkit.io.pointlist import (
     Space,
     check_number_of_points,
     columns_of,
-    finite_number,
     one_line,
     shortened,
 )
-from lesionkit.io.tables import POINT_COLUMNS, read_text
+from lesionkit.io.tables import POINT_COLUMNS, finite_number, read_text
 
 # The address that 3D Slicer itself writes, and checks when it reads.
 _SCHEMA = (

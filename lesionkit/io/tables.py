@@ -17,9 +17,13 @@ from lesionkit.io.files import atomic_path, check_is_file, data_error, reading
 POINT_COLUMNS = ("x", "y", "z")
 """Columns of a table of points: world coordinates in mm (RAS+)."""
 
+_MEASURES = ("size_vox", "probability")
+"""Columns of a table of points that are numbers where they are there."""
+
 MAX_COLUMNS = 1000
 """Most columns of a table: what has more is no list of points."""
 
+_MISSING = ("", "n/a")
 _MAX_TEXT_BYTES = 2**26
 _WANTED = "a UTF-8 table with tabs between the columns is wanted"
 
@@ -36,13 +40,13 @@ def read_points(path: str | os.PathLike[str]) -> pd.DataFrame:
     -------
     DataFrame
         One row a point, in the file's order (none is fine); ``x y z`` are finite float64, other columns numbers where
-        all their entries are, with NaN for an empty entry and ``n/a``.
+        all their entries are, with NaN for an empty entry and ``n/a``. ``size_vox`` and ``probability`` must be.
 
     Raises
     ------
     DataError
         If the file is missing, empty, not UTF-8 or not separated by tabs; lacks a column; or a line has too few or too
-        many entries or a coordinate that is no finite number.
+        many entries, a coordinate that is no finite number, or a size or probability that is none of 0 or more.
     """
     path = Path(path)
     columns, rows = read_table(path, POINT_COLUMNS)
@@ -52,6 +56,8 @@ def read_points(path: str | os.PathLike[str]) -> pd.DataFrame:
         if name in POINT_COLUMNS:
             frame[name] = pd.Series([_coordinate(row[place], name, line, path) for line, row in rows], dtype=np.float64)
         else:
+            for line, row in rows if name in _MEASURES else ():
+                _check_measure(row[place], name, line, path)
             frame[name] = typed(texts)
     return pd.DataFrame(frame)
 
@@ -117,7 +123,7 @@ def read_table(path: Path, required: Sequence[str]) -> tuple[list[str], list[tup
     if len(columns) == 1 and (marks := [mark for mark in ",; " if mark in columns[0]]):
         names = {",": "commas", ";": "semicolons", " ": "spaces"}
         raise data_error(path, f"is separated by {names[marks[0]]}", wanted)
-    if all(_is_number(name) for name in columns):
+    if all(finite_number(name) is not None for name in columns):
         raise data_error(path, f"has no header line (its first line is {', '.join(columns[:8])})", wanted)
     lacking = [name for name in required if name not in columns]
     if lacking:
@@ -132,38 +138,48 @@ def read_table(path: Path, required: Sequence[str]) -> tuple[list[str], list[tup
     return columns, rows
 
 
-def write_table(path: Path, frame: pd.DataFrame) -> None:
-    """Write a table as TSV, atomically; missing entries become ``n/a``, as BIDS wants."""
+def write_table(path: Path, frame: pd.DataFrame, *, mark: str = "\t", missing: str = "n/a") -> None:
+    """Write a table, atomically; as BIDS wants it: tabs between the columns, and ``n/a`` for what is missing."""
     for name in frame.columns:
         texts = [str(name), *(entry for entry in frame[name] if isinstance(entry, str))]
         if any(mark in text for text in texts for mark in "\t\r\n\0"):
             raise ValueError(f"frame holds a tab or a line break in column {name!r}; text of one line is wanted")
     with atomic_path(path) as temporary:
-        frame.to_csv(temporary, sep="\t", index=False, na_rep="n/a", lineterminator="\n", encoding="utf-8")
+        frame.to_csv(temporary, sep=mark, index=False, na_rep=missing, lineterminator="\n", encoding="utf-8")
+
+
+def finite_number(value: object) -> float | None:
+    """Return a JSON number or a text as a finite float, None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    if isinstance(value, str) and ("_" in value or not value.isascii()):  # Python would take 1_000 and other digits
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if np.isfinite(number) else None
 
 
 def _coordinate(text: str, name: str, line: int, path: Path) -> float:
-    try:
-        value = float(text) if "_" not in text else np.nan  # Python would take 1_000
-    except ValueError:
-        value = np.nan
-    if not np.isfinite(value):
+    value = finite_number(text)
+    if value is None:
         wrong = f"line {line} has {text.strip()!r} as {name}"
         raise data_error(path, wrong, "a finite number (mm, decimal point) is wanted")
     return value
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _check_measure(text: str, name: str, line: int, path: Path) -> None:
+    """Raise unless an entry is a number of 0 or more, or missing."""
+    value = 0.0 if text.strip() in _MISSING else finite_number(text)
+    if value is None or value < 0:
+        wrong = f"line {line} has {text.strip()!r:.60} as {name}"
+        raise data_error(path, wrong, "a number of 0 or more, or n/a, is wanted")
 
 
 def typed(texts: list[str]) -> pd.Series[Any]:
     """Return a column as numbers where all its entries are, else as text."""
-    entries = [None if text.strip() in ("", "n/a") else text for text in texts]
+    entries = [None if text.strip() in _MISSING else text for text in texts]
     if all(entry is None for entry in entries):
         return pd.Series(np.full(len(entries), np.nan))
     try:
