@@ -84,12 +84,13 @@ def alpha_figure(alpha: Real[np.ndarray, " n"], *, threshold: float, status: Seq
     figure.add_hline(
         y=threshold,
         line={"color": INK, "width": 1.5, "dash": "dash"},
-        annotation={"text": f"threshold {threshold:.2f}", "font": {"color": INK}, "yanchor": "bottom"},
+        annotation={"text": f"threshold<br>{threshold:.2f}", "font": {"color": INK}, "x": 1.0, "xanchor": "left"},
     )
-    figure.update_xaxes(title="lesion, by falling alpha", range=[0.4, len(values) + 0.6])
+    every = max(1, round(len(values) / 15))
+    figure.update_xaxes(title="lesion, by falling alpha", range=[0.4, len(values) + 0.6], tick0=1, dtick=every)
     figure.update_yaxes(title="existence probability alpha", range=[0, max(1.05, 1.05 * values.max(initial=0))])
     figure.update_layout(bargap=0.15, showlegend=False)
-    return _styled(figure)
+    return _styled(figure).update_layout(margin_r=80)
 
 
 def precision_recall_figure(table: pd.DataFrame, *, chosen: float | None = None, name: str = "validation") -> go.Figure:
