@@ -363,7 +363,6 @@ def predict(
     network = load_checkpoint(checkpoint)
     for name, paths in _cases(images, network):
         result = _detect_with_progress(network, _read_images(paths), name, device=device)
-        output.mkdir(parents=True, exist_ok=True)
         path = output / f"{name}_heatmap.nii.gz"
         write_volume(path, result.heatmap_as_given())
         console.print(f"{path}", highlight=False)
@@ -467,7 +466,6 @@ def evaluate(
             network, data, split=split, max_distance=max_distance, baselines=baselines,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
-    output.mkdir(parents=True, exist_ok=True)
     rows: dict[str, ScoreTable] = {}
     for method, (cases, threshold) in found.items():
         rows[f"{METHODS[method]} at {threshold:.3g}"] = score_points(cases, threshold, max_distance=max_distance)
@@ -576,6 +574,9 @@ def reproduce(
     ] = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler that does the runs.")] = None,
     jobs: Annotated[int, typer.Option(help="Processes on this machine; -1: one a core.")] = -1,
+    only_report: Annotated[
+        bool, typer.Option("--only-report", help="Report the runs that are there; do none.")
+    ] = False,
 ) -> None:
     """Compute the counterpart of the paper's tables 1-4 and figure 2, beside its numbers; goes on where it stopped."""
     from lesionkit.io import read_cohort
@@ -590,6 +591,7 @@ def reproduce(
             cohort=None if cohort is None else read_cohort(cohort),
             n_jobs=jobs,
             scheduler=scheduler,
+            only_report=only_report,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     for path in paths:

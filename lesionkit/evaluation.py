@@ -19,13 +19,10 @@ from lesionkit.inference import predict_array
 from lesionkit.io import Cohort, DataError
 from lesionkit.metrics import CasePoints, choose_threshold, score_points
 from lesionkit.training import LoadedCase, load_case
-from lesionkit.training.decoding import case_points
+from lesionkit.training.decoding import TAUS, case_points
 
 METHODS = {"fit": "Gaussian fit", "cc": "CC", "log": "LoG, no learning"}
 """Ways from images to candidates, and how tables call them."""
-
-TAUS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
-"""Binarisation thresholds tried for connected components, in units of the peak of a label Gaussian."""
 
 
 def evaluate_cohort(

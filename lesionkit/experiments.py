@@ -35,7 +35,7 @@ from lesionkit.training import LoadedCase, TrainConfig, load_case, train
 from lesionkit.training.decoding import TAUS, case_points
 from lesionkit.transfer import fine_tune, mask_subset, score_segmentation
 
-COLUMNS = ("name", "label", "sigma", "seed", "fraction", "subset", "start")
+COLUMNS = ("name", "label", "sigma", "jitter_mm", "seed", "fraction", "subset", "start")
 """Of a table of runs; `start` names the run whose network is fine-tuned to segment, or is empty."""
 
 
@@ -45,8 +45,9 @@ def grid(**axes: Sequence[Any]) -> pd.DataFrame:
     Parameters
     ----------
     **axes
-        Values of `label`, `sigma`, `seed`, `fraction` (share of the training masks), `subset` (which share) and `start`
-        (the run whose network is fine-tuned); what is left out has one default.
+        Values of `label`, `sigma`, `jitter_mm` (error of the training clicks), `seed`, `fraction` (share of the
+        training masks), `subset` (which share) and `start` (the run whose network is fine-tuned); what is left out has
+        one default.
 
     Returns
     -------
@@ -64,7 +65,8 @@ def grid(**axes: Sequence[Any]) -> pd.DataFrame:
     ['heatmap_s1.25_0', 'heatmap_s1.25_1', 'segmentation_0', 'segmentation_1']
     """
     defaults: dict[str, Sequence[Any]] = {
-        "label": ["heatmap"], "sigma": [1.25], "seed": [0], "fraction": [1.0], "subset": [0], "start": [""]
+        "label": ["heatmap"], "sigma": [1.25], "jitter_mm": [0.0], "seed": [0], "fraction": [1.0], "subset": [0],
+        "start": [""],
     }  # fmt: skip
     unknown = set(axes) - set(defaults)
     if unknown:
@@ -80,6 +82,8 @@ def _name(row: Mapping[str, Any]) -> str:
         parts = ["tuned", str(row["start"])]
     elif row["label"] == "heatmap":
         parts.append(f"s{row['sigma']:g}")
+    if row["jitter_mm"]:
+        parts.append(f"jitter{row['jitter_mm']:g}")
     if row["fraction"] < 1:
         parts.append(f"{100 * row['fraction']:g}pc_{row['subset']}")
     return "_".join([*parts, str(row["seed"])])
@@ -96,7 +100,7 @@ class RunSettings:
     max_distance_mm: float = 6.0
     """Gate of the matching, mm."""
     mc: McConfig | None = None
-    """MC dropout of the segmentation networks on all masks; None: none."""
+    """MC dropout of the segmentation network on all masks that has seed 0, as it costs many passes; None: none."""
 
 
 def run_grid(
@@ -141,7 +145,7 @@ def run_grid(
     Raises
     ------
     ValueError
-        If two runs have one name, or a run starts from one that is not in the table.
+        If two runs have one name, a run starts from one that is not in the table, or `n_jobs` is 0.
     DataError
         If a folder holds a run of other settings.
     """
@@ -152,6 +156,8 @@ def run_grid(
     missing = set(table["start"]) - set(names) - {""}
     if missing:
         raise ValueError(f"table: got runs that start from {sorted(missing)}, which are not in it")
+    if n_jobs == 0:
+        raise ValueError("n_jobs must be a number of processes, or -1 for one a core, got 0")
     runs = [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
     done = 0
     for wave in ([r for r in runs if not r["start"]], [r for r in runs if r["start"]]):  # detectors, then what is tuned
@@ -172,9 +178,10 @@ def read_metrics(table: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
 
 
 def read_predictions(folder: str | Path, name: str, cohort: Cohort) -> dict[tuple[str, str], list[CasePoints]]:
-    """Return the candidates that a finished run left, by method (``fit``, ``cc``, ``all``, ``mc``) and split.
+    """Return the candidates that a finished run left, by method and split.
 
-    ``all`` are the candidates of the fit down to alpha 0.01. For ``mc`` the scores are minus the uncertainty.
+    Of a heatmap ``fit``, and ``all``: down to alpha 0.01; both of validation and test. ``cc``, connected components at
+    the threshold chosen on validation, and ``mc``, whose scores are minus the uncertainty, are of the test split.
     """
     path = Path(folder) / name / "predictions.tsv"
     if not path.is_file():
@@ -185,7 +192,7 @@ def read_predictions(folder: str | Path, name: str, cohort: Cohort) -> dict[tupl
     for method in frame["method"].unique():
         rows = frame[frame["method"] == method]
         for split in ("validation", "test"):
-            if method == "mc" and split == "validation":
+            if method in ("cc", "mc") and split == "validation":
                 continue
             for case in cohort.split(split):
                 mine = rows[rows["subject"] == case.subject]
@@ -225,7 +232,7 @@ def do_run(run: Mapping[str, Any], cohort: Cohort, folder: Path, settings: RunSe
     tuned = bool(run["start"]) or run["fraction"] < 1
     config = replace(
         settings.tune if tuned else settings.train,
-        label=run["label"], sigma=float(run["sigma"]), seed=int(run["seed"]),
+        label=run["label"], sigma=float(run["sigma"]), jitter_mm=float(run["jitter_mm"]), seed=int(run["seed"]),
         frozen=settings.tune.frozen if run["start"] else "nothing",
     )  # fmt: skip
     content = {"run": dict(run), "config": asdict(config), "cohort": dict(cohort.extra)}
@@ -253,7 +260,8 @@ def do_run(run: Mapping[str, Any], cohort: Cohort, folder: Path, settings: RunSe
             else:
                 train(subset, place, config, resume=True, progress=False)
     network = load_checkpoint(path)
-    metrics, predictions = _evaluate(network, cohort, settings, mc=None if tuned else settings.mc)
+    mc = settings.mc if config.label == "segmentation" and not tuned and not config.seed else None
+    metrics, predictions = _evaluate(network, cohort, settings.max_distance_mm, mc=mc)
     with atomic_path(place / "predictions.tsv") as temporary:
         predictions.to_csv(temporary, sep="\t", index=False, float_format="%.6g")
     metrics |= {"n_masks": float(len(subset.split("train"))), "seconds": time.monotonic() - start}
@@ -286,51 +294,71 @@ def _parallel(
 
 
 def _evaluate(
-    network: Checkpoint, cohort: Cohort, settings: RunSettings, *, mc: McConfig | None
+    network: Checkpoint, cohort: Cohort, gate: float, *, mc: McConfig | None
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """Score a network on the test split, every threshold chosen on validation."""
-    card, gate = network.card, settings.max_distance_mm
-    fits = card.label == "heatmap"
-    found: dict[str, list[CasePoints]] = {"fit": [], "all": []} if fits else {}
-    taus = TAUS if fits else (card.threshold,)
-    components: list[list[CasePoints]] = [[] for _ in taus]
-    samples: list[CasePoints] = []
-    for entry in (*cohort.split("validation"), *cohort.split("test")):
-        case = load_case(entry)
-        output = predict_array(network.model, case.image, case.mask, window=card.window)
-        for tau, group in zip(taus, components, strict=True):
-            parts = detect_components(output, ComponentConfig.for_label(card.label, tau))
-            group.append(case_points(case, parts.points, parts.score))
-        if fits:
-            heatmap = output * np.float32(card.scale)
-            down_to: FitConfig = fit_config(card.sigma)
-            # Calibration is judged on candidates down to the paper's floor (section 3.2, step 4).
-            for name, config in (("fit", down_to), ("all", replace(down_to, min_alpha=0.01))):
-                lesions = detect(heatmap, config)
-                found[name].append(case_points(case, lesions.mu, lesions.alpha, lesions.alpha_window))
-        elif mc is not None and card.label == "segmentation" and case.split == "test":
-            samples.append(_mc_points(network, case, replace(mc, threshold=card.threshold)))
+    label, tau = network.card.label, network.card.threshold
     metrics: dict[str, float] = {}
-    if fits:
-        tried = [(_f1([c for c in group if c.split != "test"], gate), -abs(tau - 0.5), n)
-                 for n, (tau, group) in enumerate(zip(taus, components, strict=True))]  # fmt: skip
-        best = max(tried)[2]
-        found["cc"] = components[best]
-        metrics |= _scores([c for c in components[best] if c.split == "test"], taus[best], 0.0, gate, "cc_")
-        validation = [c for c in found["fit"] if c.split != "test"]
-        hits = precision_recall(validation, max_distance=gate)["tp"].any()
-        threshold = choose_threshold(validation, max_distance=gate) if hits else 0.5
-        metrics |= _scores([c for c in found["fit"] if c.split == "test"], threshold, threshold, gate, "")
-    else:
-        found["cc"] = components[0]
-        metrics |= _scores([c for c in components[0] if c.split == "test"], taus[0], 0.0, gate, "")
-    if samples:
-        found["mc"] = samples
-    if card.label == "segmentation":
+    found: dict[str, list[CasePoints]] = {}
+    if label == "heatmap":
+        metrics, found = _evaluate_heatmap(network, cohort, gate)
+    elif label == "segmentation":
         score = score_segmentation(network, cohort)
-        metrics |= {"dice": score.dice, "patient_dice": score.patient_dice}
+        metrics = {"dice": score.dice, "patient_dice": score.patient_dice}
+        found["cc"] = list(score.detections)
+    else:
+        found["cc"] = [_components(case, _predict(network, case), label, tau) for case in _cases(cohort, "test")]
+    if label != "heatmap":
+        metrics |= _scores(found["cc"], tau, 0.0, gate, "")
+    if mc is not None:
+        sampled = replace(mc, threshold=tau)
+        found["mc"] = [_mc_points(network, case, sampled) for case in _cases(cohort, "test")]
     frames = [_frame(case, method) for method, cases in found.items() for case in cases]
     return metrics, pd.concat(frames, ignore_index=True)
+
+
+def _evaluate_heatmap(
+    network: Checkpoint, cohort: Cohort, gate: float
+) -> tuple[dict[str, float], dict[str, list[CasePoints]]]:
+    """Take the lesions from each map by the fit, by the fit down to the paper's floor, and by components."""
+    kept: FitConfig = fit_config(network.card.sigma)
+    # Calibration is judged on candidates down to the paper's floor (section 3.2, step 4).
+    configs = {"fit": kept, "all": replace(kept, min_alpha=0.01)}
+    found: dict[str, list[CasePoints]] = {"fit": [], "all": []}
+    components: list[list[CasePoints]] = [[] for _ in TAUS]
+    for split in ("validation", "test"):
+        for case in _cases(cohort, split):
+            output = _predict(network, case)
+            for tau, group in zip(TAUS, components, strict=True):
+                group.append(_components(case, output, "heatmap", tau))
+            for method, config in configs.items():
+                lesions = detect(output * np.float32(network.card.scale), config)
+                found[method].append(case_points(case, lesions.mu, lesions.alpha, lesions.alpha_window))
+    f1 = [_f1(_of(group, "validation"), gate) for group in components]
+    best = max(range(len(TAUS)), key=lambda n: (f1[n], -abs(TAUS[n] - 0.5)))
+    found["cc"] = _of(components[best], "test")
+    validation = _of(found["fit"], "validation")
+    hits = precision_recall(validation, max_distance=gate)["tp"].any()
+    threshold = choose_threshold(validation, max_distance=gate) if hits else 0.5
+    metrics = _scores(_of(found["fit"], "test"), threshold, threshold, gate, "")
+    return metrics | _scores(found["cc"], TAUS[best], 0.0, gate, "cc_"), found
+
+
+def _cases(cohort: Cohort, split: str) -> Iterator[LoadedCase]:
+    return (load_case(entry) for entry in cohort.split(split))
+
+
+def _predict(network: Checkpoint, case: LoadedCase) -> Float[np.ndarray, "i j k"]:
+    return predict_array(network.model, case.image, case.mask, window=network.card.window)
+
+
+def _components(case: LoadedCase, output: Float[np.ndarray, "i j k"], label: str, tau: float) -> CasePoints:
+    parts = detect_components(output, ComponentConfig.for_label(label, tau))
+    return case_points(case, parts.points, parts.score)
+
+
+def _of(cases: Sequence[CasePoints], split: str) -> list[CasePoints]:
+    return [case for case in cases if case.split == split]
 
 
 def _f1(cases: Sequence[CasePoints], gate: float) -> float:

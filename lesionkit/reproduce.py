@@ -28,7 +28,7 @@ from lesionkit.calibration import (
     smooth_reliability,
 )
 from lesionkit.conformal import check_risk, control_risk
-from lesionkit.experiments import RunSettings, grid, read_predictions, run_grid
+from lesionkit.experiments import RunSettings, grid, read_metrics, read_predictions, run_grid
 from lesionkit.figures import (
     count_figure,
     froc_figure,
@@ -48,8 +48,9 @@ from lesionkit.uncertainty import RetentionCurve, judged, retention
 
 Preset = Literal["quick", "cpu"]
 SIGMAS = (1.0, 1.25, 1.5)
-FRACTIONS = (0.01, 0.05, 0.1)
 MAIN_SIGMA = 1.25
+JITTERS_MM = (1.0, 2.0, 3.0)
+FRACTIONS = (0.01, 0.05, 0.1)
 _RATES = ("f1", "precision", "recall")
 _SIZES = ("small", "medium", "large")
 
@@ -97,21 +98,27 @@ class ReproduceConfig:
             simulation = SimulationConfig(
                 kind="gad", spacing=4.0, max_size=200, lesions=(5.0, 0.5), contrast=(12.0, 30.0), lookalikes=0.4
             )
-            return cls(simulation=simulation, n=50, settings=settings, seeds=(0, 1), subsets=(0, 1), splits=300)
+            return cls(simulation=simulation, n=50, settings=settings, seeds=(0, 1), splits=300)
         if name == "cpu":
-            train = replace(TrainConfig.preset("cpu"), steps=2000, workers=0)
-            tune = replace(train, steps=400, validate_every=200, learning_rate=5e-4)
-            settings = RunSettings(train=train, tune=tune, mc=McConfig())
-            return cls(simulation=SimulationConfig.preset("gad"), n=200, settings=settings)
+            train = replace(
+                TrainConfig.preset("cpu"), batch_size=2, steps=2000, validate_every=1000, validation_cases=8, workers=0
+            )
+            tune = replace(train, steps=300, validate_every=150, learning_rate=5e-4)
+            settings = RunSettings(train=train, tune=tune, mc=McConfig(samples=10))
+            return cls(simulation=SimulationConfig.preset("gad"), n=300, settings=settings)
         raise ValueError(f"preset must be 'quick' or 'cpu', got {name!r}")
 
     def runs(self) -> pd.DataFrame:
-        """Return the table of all runs: detectors of every label, then what is trained on shares of the masks."""
-        main = [grid(label=[label], seed=self.seeds) for label in ("heatmap", "segmentation", "euclidean", "geodesic")]
-        others = grid(sigma=[s for s in SIGMAS if s != MAIN_SIGMA])
-        starts = ["", *(f"heatmap_s{s:g}_0" for s in SIGMAS), "euclidean_0", "geodesic_0"]
-        tuned = grid(label=["segmentation"], fraction=self.fractions, subset=self.subsets, start=starts)
-        return pd.concat([*main, others, tuned], ignore_index=True)
+        """Return the table of all runs, in the order in which they tell most: what the claims are about comes first."""
+        labels = ["heatmap", "segmentation", "euclidean", "geodesic"]
+        others = [s for s in SIGMAS if s != MAIN_SIGMA]
+        starts = [f"heatmap_s{MAIN_SIGMA:g}_0", "", *(f"heatmap_s{s:g}_0" for s in others), "euclidean_0", "geodesic_0"]
+        detectors = [
+            part for seed in self.seeds for part in (grid(label=labels, seed=[seed]), grid(sigma=others, seed=[seed]))
+        ]
+        clicks = grid(jitter_mm=JITTERS_MM, seed=self.seeds)
+        tuned = grid(label=["segmentation"], fraction=self.fractions, start=starts, subset=self.subsets)
+        return pd.concat([*detectors, clicks, tuned], ignore_index=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +140,7 @@ def reproduce(
     cohort: Cohort | None = None,
     n_jobs: int = -1,
     scheduler: str | None = None,
+    only_report: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Path, Path]:
     """Do all runs that are not yet done, and write the report.
@@ -147,6 +155,8 @@ def reproduce(
         With masks, points and all three splits; None: one is simulated.
     n_jobs, scheduler
         As in :func:`lesionkit.experiments.run_grid`.
+    only_report : bool
+        Write the report of the runs that are there, such as those of another process so far; do none.
     progress : callable, optional
         Called with the number of runs done and of all.
 
@@ -154,16 +164,26 @@ def reproduce(
     -------
     html, markdown
         Paths of the report.
+
+    Raises
+    ------
+    DataError
+        If a report is wanted before the first detector and the first segmentation are finished, or a folder holds runs
+        of other settings.
     """
     folder = Path(folder)
     if cohort is None:
         cohort = simulate_cohort(config.simulation, config.n, folder / "cohort", seed=0, jobs=n_jobs)
-    table = run_grid(
-        config.runs(), cohort, folder / "runs", config.settings, n_jobs=n_jobs, scheduler=scheduler, progress=progress
-    )
+    runs = folder / "runs"
+    if only_report:
+        table = read_metrics(config.runs(), runs)
+    else:
+        table = run_grid(
+            config.runs(), cohort, runs, config.settings, n_jobs=n_jobs, scheduler=scheduler, progress=progress
+        )
     with atomic_path(folder / "runs.tsv") as temporary:
         table.to_csv(temporary, sep="\t", index=False, float_format="%.5g")
-    sections = report_sections(table, cohort, folder / "runs", config)
+    sections = report_sections(table, cohort, runs, config)
     about = _about(cohort, config, table)
     paths = folder / "report.html", folder / "report.md"
     for path, text in zip(paths, (_html(about, sections), _markdown(about, sections)), strict=True):
@@ -177,7 +197,9 @@ def report_sections(table: pd.DataFrame, cohort: Cohort, runs: Path, config: Rep
     gate = config.settings.max_distance_mm
     detection, detection_rows = _detection(table)
     transfer, transfer_rows = _transfer(table)
-    found = [read_predictions(runs, f"heatmap_s{MAIN_SIGMA:g}_{seed}", cohort) for seed in config.seeds]
+    finished = set(table.loc[table["seconds"].notna(), "name"]) if "seconds" in table else set()
+    names = [f"heatmap_s{MAIN_SIGMA:g}_{seed}" for seed in config.seeds]
+    found = [read_predictions(runs, name, cohort) for name in names if name == names[0] or name in finished]
     thresholds = table.set_index("name")["threshold"]
     threshold = float(thresholds[f"heatmap_s{MAIN_SIGMA:g}_{config.seeds[0]}"])
     calibration, errors = _calibration(found, gate)
@@ -205,6 +227,8 @@ def report_sections(table: pd.DataFrame, cohort: Cohort, runs: Path, config: Rep
             ),
             figures=(rates_figure([r for r in transfer_rows if r[1] in ("dice", "f1")], title="percent"),),
         ),
+        _sigmas(table),
+        _clicks(table),
         calibration,
         uncertainty,
         _patients(found[0], threshold, gate),
@@ -232,7 +256,8 @@ Row = tuple[str, str, float, float, float]
 
 
 def _detection(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Row]]:
-    whole = table[(table["fraction"] == 1) & (table["start"] == "") & (table["sigma"] == MAIN_SIGMA)]
+    whole = _detectors(table)
+    whole = whole[(whole["sigma"] == MAIN_SIGMA) & (whole["jitter_mm"] == 0)]
     rows, flat = [], []
     for (label, method), theirs in DETECTION.items():
         prefix = "cc_" if (label, method) == ("heatmap", "CC") else ""
@@ -244,6 +269,46 @@ def _detection(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Row]]:
             flat.append((f"{label}, {method}", rate, mean, sd, paper[0]))
         rows.append(row)
     return pd.DataFrame(rows), flat
+
+
+def _detectors(table: pd.DataFrame) -> pd.DataFrame:
+    return table[(table["fraction"] == 1) & (table["start"] == "")]
+
+
+def _by_decoder(runs: pd.DataFrame) -> list[dict[str, str]]:
+    """Rates of heatmaps by fit and by components."""
+    rows = []
+    for decoder, prefix in (("CC", "cc_"), ("Gaussian", "")):
+        names = {rate: prefix + rate for rate in (*_RATES, "small")}
+        known = {rate: _percent(runs.get(name, pd.Series(dtype=float)))[0] for rate, name in names.items()}
+        count = int(runs["f1"].notna().sum()) if "f1" in runs else 0
+        rows.append({"decoder": decoder} | known | {"runs": str(count)})
+    return rows
+
+
+def _sigmas(table: pd.DataFrame) -> Section:
+    """Table 1 for each sigma."""
+    heatmaps = _detectors(table)
+    heatmaps = heatmaps[(heatmaps["label"] == "heatmap") & (heatmaps["jitter_mm"] == 0)]
+    rows = [{"sigma": f"{s:g}"} | row for s in SIGMAS for row in _by_decoder(heatmaps[heatmaps["sigma"] == s])]
+    lines = ("The paper gives its heatmaps' rates for one sigma only. Standard deviations of labels are in voxels.",)
+    return Section(title="Sigma and decoder", table=pd.DataFrame(rows), lines=lines)
+
+
+def _clicks(table: pd.DataFrame) -> Section:
+    """Tell how robust training is to where the expert clicks, which the paper leaves to future work."""
+    heatmaps = _detectors(table)
+    heatmaps = heatmaps[(heatmaps["label"] == "heatmap") & (heatmaps["sigma"] == MAIN_SIGMA)]
+    rows = [
+        {"error of a click": f"{jitter:g} mm"} | row
+        for jitter in (0.0, *JITTERS_MM)
+        for row in _by_decoder(heatmaps[heatmaps["jitter_mm"] == jitter])
+    ]
+    lines = (
+        "Standard deviation along each axis of an error that every training point gets once; validation and test "
+        "points stay where they are. The paper names it as future work.",
+    )
+    return Section(title="Careless clicks", table=pd.DataFrame(rows), lines=lines)
 
 
 def _transfer(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Row]]:
@@ -423,7 +488,7 @@ def _risk(found: Found, config: ReproduceConfig, gate: float) -> Section:
 
 def _claims(table: pd.DataFrame, errors: Mapping[str, float], curves: Mapping[str, RetentionCurve]) -> Section:
     """Hold what the paper says against the numbers, with a likely reason where it does not hold."""
-    main = table[(table["label"] == "heatmap") & (table["sigma"] == MAIN_SIGMA)]
+    main = table[(table["label"] == "heatmap") & (table["sigma"] == MAIN_SIGMA) & (table["jitter_mm"] == 0)]
     fit, cc = (float(main[name].mean()) for name in ("f1", "cc_f1"))
     curve = curves["entropy of alpha"]
     steps = " / ".join(f"{100 * curve.at(f):.0f}" for f in (1.0, 0.8, 0.6, 0.4, 0.2))
@@ -462,8 +527,10 @@ def _about(cohort: Cohort, config: ReproduceConfig, table: pd.DataFrame) -> tupl
     sizes = ", ".join(f"{len(cohort.split(name))} {name}" for name in ("train", "validation", "test"))
     train, tune = config.settings.train, config.settings.tune
     hours = float(table["seconds"].sum()) / 3600
+    done = int(table["seconds"].notna().sum())
+    runs = f"{done} runs" if done == len(table) else f"{done} of {len(table)} runs are finished so far"
     return (
-        f"Cohort {cohort.folder.name} ({cohort.kind}): {sizes} patients. {len(table)} runs, {hours:.1f} hours of "
+        f"Cohort {cohort.folder.name} ({cohort.kind}): {sizes} patients. {runs}, {hours:.1f} hours of "
         "computing, one core each.",
         f"Networks of {train.model.levels} levels and {train.model.filters} filters; {train.steps} steps, and "
         f"{tune.steps} on shares of the masks, in which "

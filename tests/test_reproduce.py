@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from lesionkit.experiments import RunSettings
+from lesionkit.io import DataError
 from lesionkit.mc_dropout import McConfig
 from lesionkit.model import ModelConfig
 from lesionkit.paper import DETECTION, TRANSFER
@@ -54,17 +55,21 @@ def test_presets_fill_every_row_of_every_table(name):
     tuned = table[table["fraction"] < 1]
     assert len(tuned) == 3 * 6 * len(config.subsets)
     assert set(tuned["start"]) - {""} <= set(table["name"])
-    assert (table[table["fraction"] == 1]["label"].value_counts() >= len(config.seeds)).all()
+    detectors = table[table["fraction"] == 1]
+    assert len(detectors) == (4 + 2 + 3) * len(config.seeds)
+    assert set(table["name"].head(2)) == {"heatmap_s1.25_0", "segmentation_0"}  # what the first report needs
     with pytest.raises(ValueError, match="preset"):
         ReproduceConfig.preset("gpu")
 
 
 def test_one_command_makes_the_report_and_only_once(tmp_path):
+    with pytest.raises(DataError, match="heatmap_s1.25_0"):
+        reproduce(tmp_path, CONFIG, n_jobs=1, only_report=True)
     seen = []
     page, text = reproduce(tmp_path, CONFIG, n_jobs=1, progress=lambda *counts: seen.append(counts))
-    assert seen[-1] == (12, 12)
+    assert seen[-1] == (15, 15)
     markdown = text.read_text()
-    for title in ("claims", "Tables 1 and 3", "Tables 2 and 4", "Figure 2a", "Figure 2b", "conformal"):
+    for title in ("claims", "Tables 1 and 3", "Tables 2 and 4", "Sigma and", "clicks", "Figure 2a", "Figure 2b", "conformal"):
         assert title in markdown
     detection = markdown.split("## Tables 1 and 3")[1].split("##")[0]
     assert "(86.3 ± 0.24)" in detection
@@ -79,6 +84,10 @@ def test_one_command_makes_the_report_and_only_once(tmp_path):
     assert 'src="http' not in html
     assert "<link" not in html
     begun = {path: path.read_text() for path in tmp_path.glob("runs/*/attempts.txt")}
-    assert len(begun) == 12
+    assert len(begun) == 15
     assert reproduce(tmp_path, CONFIG, n_jobs=1)[1].read_text() == markdown
+    assert reproduce(tmp_path, CONFIG, n_jobs=1, only_report=True)[1].read_text() == markdown
+    (tmp_path / "runs" / "heatmap_s1_0" / "metrics.json").unlink()
+    so_far = reproduce(tmp_path, CONFIG, n_jobs=1, only_report=True)[1].read_text()
+    assert "14 of 15 runs are finished so far" in so_far
     assert {path: path.read_text() for path in begun} == begun
