@@ -64,20 +64,24 @@ class ExplorerWidget(anywidget.AnyWidget):
         self._sent: tuple[object, ...] = (None, None, None)
         super().__init__(compact=compact, view={"overlay": overlay, "opacity": 0.75, "radiological": True})
         for name in SIGNALS:
-            getattr(explorer, name).connect(self._push, check_nargs=False)
+            getattr(explorer, name).connect(self._follow, check_nargs=False)
         self.on_msg(self._hear)
         self._push()
 
     def close(self) -> None:
         """Stop listening, and leave the page."""
         for name in SIGNALS:
-            getattr(self.explorer, name).disconnect(self._push, missing_ok=True)
+            getattr(self.explorer, name).disconnect(self._follow, missing_ok=True)
         super().close()
 
-    def _push(self, *_: object) -> None:
+    def _follow(self, *_: object) -> None:
+        """Send what somebody else has changed; a complaint about an earlier command is over then."""
+        if not self._answering:
+            self._complaint = ""
+            self._push()
+
+    def _push(self) -> None:
         """Send what has changed, as one message."""
-        if self._answering:
-            return
         explorer = self.explorer
         heatmap, image, trajectory = self._sent
         with self.hold_sync():
