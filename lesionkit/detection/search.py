@@ -200,6 +200,21 @@ class _Search:
         self.discarded.append((lower, upper))
         self.maxima.discard_box(lower, upper)
 
+    def _discard_like(self, voxel: Int[Array, " 3"]) -> None:
+        """Never return a merged candidate, nor its neighbours that would be merged as well.
+
+        The residual of a broad peak is a shell around the lesion that was kept. Within `min_separation` of that lesion,
+        voxels closer together than a fit may move (`guard`) lead to the same end.
+        """
+        sigma, config = self.field.sigma, self.config
+        offset = (self.kept.mu - voxel) * self.field.inverse
+        kept = self.kept.mu[int(np.add.reduce(offset * offset, 1).argmin())]
+        finite = np.where(np.isfinite(sigma), sigma, 0.0)
+        apart, near = config.min_separation * finite, np.floor(config.guard * finite).astype(int)
+        lower = np.clip(np.ceil(kept - apart).astype(int), voxel - near, voxel)
+        upper = np.clip(np.floor(kept + apart).astype(int), voxel, voxel + near)
+        self._discard(lower, upper + 1)
+
     # ------------------------------------------------------------------ one candidate
     def _step(self, k: int, number: int) -> FitStep:
         """Take one candidate, whatever becomes of it."""
@@ -223,7 +238,9 @@ class _Search:
         step = FitStep(number, *entry.record)
         if entry.status == "kept":
             merged, refits, drops = self._keep(number, entry)
-            if merged or drops:
+            if merged:
+                self._discard_like(voxel)
+            elif drops:
                 self._discard(voxel, voxel + 1)
             return step._replace(status="merged" if merged else "kept", refits=refits, drops=drops)
         if entry.plateau:
