@@ -254,12 +254,14 @@ def train(
         config = finetuning_config(checkpoint, data, config)
         weights = checkpoint.model.state_dict()
     path = run(
-        data, output, config, resume=resume, progress=console.is_terminal, weights=weights,
+        data, output, config, resume=resume, progress=console.is_terminal, weights=weights, keep_start=True,
         devices=devices, num_nodes=num_nodes, precision=precision,
     )  # fmt: skip
     card = load_checkpoint(path).card
     scores = ", ".join(f"{name} {value:.3f}" for name, value in card.training["validation"].items())
     console.print(f"{path}: validation {scores}; threshold {card.threshold:.3f}")
+    if card.training["step"] == 0:
+        console.print(f"no better than {start}, which is kept: more patients, fewer steps or better points may help")
 
 
 @app.command()

@@ -188,6 +188,8 @@ def import_cohort(
     """
     config = config or ImportConfig()
     folder = Path(folder)
+    if Path(output).resolve().is_relative_to(folder.resolve()):
+        raise DataError(f"{output}: lies in the folder that is imported; a new folder elsewhere is wanted")
     files, rows = _scan(folder, config.channels)
     channels = config.channels or _only_channel(folder, files)
     patients, refused = _by_patient(files, channels)

@@ -83,6 +83,25 @@ def at_spacing(images: Sequence[Volume], card: Card) -> list[Volume]:
     ]
 
 
+def usable_device(name: str) -> torch.device:
+    """Return the torch device of a name.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name on this machine.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        why = str(error).partition("\n")[0].rstrip(".")[:120]
+        raise ValueError(
+            f"device is {name!r}, which cannot be used here ({why}); cpu, or cuda with a GPU, is wanted"
+        ) from error
+    return device
+
+
 def predict_array(
     model: UNet,
     image: Float[Tensor, "channels i j k"],
@@ -98,7 +117,7 @@ def predict_array(
     Parameters
     ----------
     model : UNet
-        In the state in which it is wanted.
+        In the state in which it is wanted; is moved to the device.
     image : (channels, i, j, k) tensor
         Normalised channels.
     mask : (i, j, k) array of bool
@@ -117,6 +136,7 @@ def predict_array(
     heatmap : (i, j, k) array of float32
         In the units of the network's output.
     """
+    model.to(usable_device(device))
     (heatmap,) = slide_window(
         lambda part: model(part)[:, 0], image, mask, window=window, overlap=overlap, device=device, progress=progress
     )

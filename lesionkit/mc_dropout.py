@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lesionkit.inference import slide_window
+from lesionkit.inference import slide_window, usable_device
 from lesionkit.labels import points_from_mask
 from lesionkit.model import UNet
 from lesionkit.uncertainty import entropy
@@ -101,6 +101,7 @@ def sample_maps(
     ValueError
         If the network has no dropout: all samples would be the same.
     """
+    model.to(usable_device(device))
     sizes = [min(config.batch, config.samples - done) for done in range(0, config.samples, config.batch)]
 
     def outputs(part: Tensor) -> Tensor:

@@ -167,7 +167,6 @@ def write_result(
 ) -> dict[str, Path]:
     """Write `<name>_heatmap.nii.gz`, `<name>_lesions.tsv` and `<name>_report.html`; return their paths."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     files = {part: folder / f"{name}_{part}" for part in ("heatmap.nii.gz", "lesions.tsv", "report.html")}
     lesions = result.lesions()
     spacing = " x ".join(f"{s:g}" for s in result.heatmap.spacing)

@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from lesionkit.cli import main
+from lesionkit.io import read_volume
 
 sys.path.insert(0, str(Path(__file__).parent / "robustness"))
 import arrays
@@ -271,7 +272,7 @@ def test_a_disk_that_is_full(study: Study, capsys: pytest.CaptureFixture[str]):
 
 def _interrupted(arguments: list[str], ready: Path, *, folder: Path) -> tuple[int, str]:
     """Start a command, press Ctrl-C once `ready` exists, and return exit code and what was said."""
-    command = [sys.executable, "-m", "lesionkit.cli", *arguments]
+    command = [str(Path(sys.executable).with_name("lesionkit")), *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         command, cwd=folder, env=environment, start_new_session=True, text=True, stderr=subprocess.PIPE,
@@ -295,6 +296,26 @@ def test_ctrl_c_in_an_import(study: Study):
     assert code == 130
     assert said == "lesionkit: interrupted\n"
     assert _snapshot(study.folder) == before
+
+
+def test_ctrl_c_in_a_training(study: Study):
+    arguments = ["train", str(study.cohort), "--steps", "100000", "-o", "run"]
+    code, said = _interrupted(arguments, study.folder / "run" / "log", folder=study.folder)
+    assert code == 130
+    assert said == "lesionkit: interrupted\n"
+    names = [path.name for path in (study.folder / "run").rglob("*")]
+    assert not [name for name in names if name.startswith(".") or name.endswith((".safetensors", ".ckpt"))]
+
+
+def test_ctrl_c_in_a_simulation_keeps_whole_cases_to_go_on_from(study: Study):
+    arguments = ["simulate", "--n", "300", "--jobs", "2", "-o", "new"]
+    ready = study.folder / "new" / "sub-001" / "anat" / "*.nii.gz"
+    code, said = _interrupted(arguments, ready, folder=study.folder)
+    assert code == 130
+    assert said == "lesionkit: interrupted\n"
+    for path in (study.folder / "new").rglob("*.nii.gz"):
+        if not path.name.startswith("."):
+            read_volume(path)
 
 
 def test_ctrl_c_between_two_cases_keeps_the_first_whole(study: Study):

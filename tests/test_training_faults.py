@@ -12,6 +12,7 @@ import time
 import zlib
 from dataclasses import replace
 
+import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 import pytest
@@ -71,6 +72,7 @@ def start(cohort, tmp_path):
         return subprocess.Popen(
             [sys.executable, str(script), *arguments], env=environment, cwd=root, start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # inherited as "ignored" in the background
         )  # fmt: skip
 
     return run
@@ -192,3 +194,41 @@ def test_a_picture_is_written_as_png(tmp_path, rng):
     assert zlib.decompress(content[content.index(b"IDAT") + 4 :][:-16])[1:22] == pixels[0].tobytes()
     with pytest.raises(ValueError, match="pixels must be"):
         write_png(tmp_path / "p.png", pixels[..., 0])
+
+
+def test_ctrl_c_stops_a_training_and_leaves_nothing_half_written(cohort, start, tmp_path):
+    running = start(tmp_path / "run", steps=100_000, validate_every=4)
+    last = tmp_path / "run" / "working" / "last.ckpt"
+    while not last.is_file():
+        assert running.poll() is None, running.communicate()
+        time.sleep(0.02)
+    os.killpg(running.pid, signal.SIGINT)
+    _, errors = running.communicate(timeout=120)
+    assert running.returncode != 0
+    assert errors.splitlines()[-1] == "KeyboardInterrupt"  # of a script; the command ends with 130
+    assert torch.load(last, weights_only=True)["global_step"] >= 4
+    names = [path.name for path in (tmp_path / "run").rglob("*")]
+    assert not [name for name in names if name.startswith((".", "cases_"))]
+    assert "model.safetensors" not in names
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_that_python_drops_stops_a_training_too(cohort, tmp_path, monkeypatch):
+    """Python drops what is raised while an object is deleted, as the workers of an epoch are."""
+
+    class Doomed:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    class Presses(pl.Callback):
+        def on_train_batch_end(self, *_):
+            Doomed()
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background inherit "ignored"
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(cohort, tmp_path, TINY, progress=False, watchers=[Presses()])
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # and it works in the next one
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not (tmp_path / "model.safetensors").exists()

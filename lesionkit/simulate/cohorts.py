@@ -69,12 +69,14 @@ def simulate_cohort(
     Raises
     ------
     ValueError
-        If `n` is not positive, or the folder holds a cohort of other settings.
+        If `n` is not positive, `jobs` is 0, or the folder holds a cohort of other settings.
     """
     from joblib import Parallel, delayed
 
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
+    if jobs == 0:
+        raise ValueError("jobs must be a number of processes, or -1 for one a core, got 0")
     folder = Path(folder)
     described = {"seed": seed, "simulation": asdict(config)}
     if (folder / "dataset_description.json").is_file():
@@ -83,7 +85,6 @@ def simulate_cohort(
             raise ValueError(
                 f"{folder}: holds another cohort; give an empty folder, or the settings that it was made with"
             )
-    folder.mkdir(parents=True, exist_ok=True)
     width = max(len(str(n)), 3)
     subjects = [f"sub-{number + 1:0{width}d}" for number in range(n)]
     splits = draw_splits(n, rng=np.random.default_rng([seed, 2**31]))
@@ -105,8 +106,6 @@ def _write_case(config: SimulationConfig, folder: Path, subject: str, split: str
     if paths.points.is_file():  # written last: the case is complete
         return
     case = simulate_case(config, rng=np.random.default_rng([seed, number]))
-    for path in (*paths.images, paths.mask):
-        path.parent.mkdir(parents=True, exist_ok=True)
     for path, image in zip(paths.images, case.images, strict=True):
         write_volume(path, image)
     write_volume(paths.mask, case.labels)

@@ -30,7 +30,7 @@ from lesionkit.training.config import TrainConfig
 from lesionkit.training.data import CohortData
 from lesionkit.training.decoding import OperatingPoint, detect_case, operating_point
 from lesionkit.training.regressor import HeatmapRegressor
-from lesionkit.training.watch import AtomicCheckpointIO, BackgroundWatch, Filmstrip
+from lesionkit.training.watch import AtomicCheckpointIO, BackgroundWatch, CtrlC, Filmstrip
 
 
 def train(
@@ -41,6 +41,7 @@ def train(
     resume: bool = False,
     progress: bool = True,
     weights: Mapping[str, Tensor] | None = None,
+    keep_start: bool = False,
     watchers: Sequence[pl.Callback] = (),
     devices: int = 1,
     num_nodes: int = 1,
@@ -64,6 +65,8 @@ def train(
         Show a progress bar.
     weights : mapping of str to Tensor, optional
         What the network starts from, such as those of a detector that is to become a segmenter (paper, section 3.3).
+    keep_start : bool
+        Keep `weights` themselves if nothing better comes of them (step 0 in the checkpoint's card).
     watchers : sequence of Callback
         Lightning's callbacks that look on, called after our own, so that the film strip is there.
     devices, num_nodes : int
@@ -98,7 +101,6 @@ def train(
     if weights is not None:
         module.model.load_state_dict(dict(weights))
     data.setup()  # before anything is written: the cohort may be unusable
-    _make_folder(folder)
     if min(config.validation_cases, len(data.validation_cases)) < world:
         raise ValueError(f"devices * num_nodes is {world}, more than there are validation cases to share")
     working = folder / "working"
@@ -107,7 +109,8 @@ def train(
     accelerator = "auto" if torch.cuda.is_available() else "cpu"
     if precision is None:
         precision = "bf16-mixed" if accelerator == "auto" or fast_bf16() else "32-true"
-    callbacks: list[pl.Callback] = [best, last, BackgroundWatch(), Filmstrip(folder / "filmstrip.png")]
+    ctrl_c = CtrlC()
+    callbacks: list[pl.Callback] = [ctrl_c, best, last, BackgroundWatch(), Filmstrip(folder / "filmstrip.png")]
     if config.patience:
         callbacks.append(EarlyStopping("val_f1", mode="max", patience=config.patience, check_on_train_epoch_end=False))
     callbacks += watchers
@@ -143,15 +146,18 @@ def train(
             enable_model_summary=False,
         )
         stopped = working / "last.ckpt"
+        _make_folder(folder)  # Lightning had nothing to say against the settings
         try:
-            trainer.fit(module, data, ckpt_path=str(stopped) if resume and stopped.is_file() else None)
+            with ctrl_c:
+                trainer.fit(module, data, ckpt_path=str(stopped) if resume and stopped.is_file() else None)
+                ctrl_c.check()
         except BaseException as error:
             raise _origin(error) from error
     path = folder / "model.safetensors"
     if trainer.is_global_zero:
         with atomic_path(folder / "history.csv") as temporary:
             pd.DataFrame(module.history).to_csv(temporary, index=False)
-        _export(module, data, working, path)
+        _export(module, data, working, path, start=weights if keep_start else None)
     data.close()
     trainer.strategy.barrier("exported")  # the others must not leave, nor look for the file, before it is there
     return path
@@ -173,21 +179,23 @@ def _make_folder(folder: Path) -> None:
         raise DataError(f"{folder}: cannot be made ({error.strerror or error}); {wanted}") from error
 
 
-def _export(module: HeatmapRegressor, data: CohortData, working: Path, path: Path) -> None:
-    """Keep the better of the best and the last weights, by F1 on many validation cases, in the one-file checkpoint."""
+def _export(
+    module: HeatmapRegressor, data: CohortData, working: Path, path: Path, *, start: Mapping[str, Tensor] | None
+) -> None:
+    """Keep the best, the last or the first weights, by F1 on many validation cases, in the one-file checkpoint."""
     config = module.config
     model, cases = module.model.cpu(), data.validation_cases[: config.threshold_cases]
-    tried: list[tuple[float, int, OperatingPoint, dict[str, Tensor]]] = []
+    networks = {} if start is None else {0: {f"model.{name}": weight for name, weight in start.items()}}
     for name in ("best.ckpt", "last.ckpt"):
         stored = torch.load(working / name, map_location="cpu", weights_only=True)
-        if tried and stored["global_step"] == tried[0][1]:
-            continue
-        module.load_state_dict(stored["state_dict"])
+        networks[int(stored["global_step"])] = stored["state_dict"]
+    tried: list[tuple[float, int, OperatingPoint]] = []
+    for step, state in networks.items():
+        module.load_state_dict(state)
         point = operating_point([detect_case(model.eval(), case, config) for case in cases], config)
-        weights = {key: value.clone() for key, value in model.state_dict().items()}
-        tried.append((point.rates["f1"], int(stored["global_step"]), point, weights))
-    _, step, point, weights = max(tried, key=lambda row: row[:2])
-    model.load_state_dict(weights)
+        tried.append((point.rates["f1"], step, point))
+    _, step, point = max(tried, key=lambda row: row[:2])
+    module.load_state_dict(networks[step])
     first = data.train_cases[0]
     card = Card(
         kind=data.cohort.kind,

@@ -1,4 +1,4 @@
-"""What watches a training: a film strip of one case, a word when only the background is learned, safe checkpoints.
+"""What watches a training: Ctrl-C, a film strip of one case, a word when only background is learned, safe checkpoints.
 
 In: Lightning's hooks. Out: `filmstrip.png`, one line on the terminal, and checkpoints that are whole or not there.
 """
@@ -6,8 +6,11 @@ In: Lightning's hooks. Out: `filmstrip.png`, one line on the terminal, and check
 from __future__ import annotations
 
 import io
+import signal
+import threading
 from pathlib import Path
-from typing import Any, cast
+from types import FrameType
+from typing import Any, Self, cast
 
 import lightning.pytorch as pl
 import numpy as np
@@ -25,6 +28,48 @@ EARLY = 3
 """Validations within which a network that learns only the background is spoken of."""
 
 _HEAT = np.array([(27, 12, 65), (106, 23, 110), (184, 50, 90), (238, 106, 36), (252, 165, 10), (252, 255, 164)])
+
+
+class CtrlC(pl.Callback):
+    """Sees to it that Ctrl-C stops a training, at the next batch at the latest; a context manager around it.
+
+    Python drops an exception that comes while an object is deleted, and that is where the workers of an epoch are
+    waited for: what is pressed then would be lost.
+    """
+
+    def __init__(self) -> None:
+        self.pressed = False
+
+    def __enter__(self) -> Self:
+        """Listen; another thread than the main one hears of no signal."""
+        self._before = signal.getsignal(signal.SIGINT)
+        self._listens = threading.current_thread() is threading.main_thread() and callable(self._before)
+        if self._listens:
+            signal.signal(signal.SIGINT, self._press)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the signal as it was found, which Lightning does not."""
+        if self._listens:
+            signal.signal(signal.SIGINT, self._before)
+
+    def check(self) -> None:
+        """Raise the interruption that was lost, if one was."""
+        if self.pressed:
+            raise KeyboardInterrupt
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Look before each training batch."""
+        self.check()
+
+    def on_validation_batch_start(self, *_: Any) -> None:
+        """Look before each validation case."""
+        self.check()
+
+    def _press(self, number: int, frame: FrameType | None) -> None:
+        self.pressed = True
+        if callable(self._before):
+            self._before(number, frame)
 
 
 class Filmstrip(pl.Callback):
