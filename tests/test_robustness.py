@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent / "robustness"))
 import arrays
 import page
 from inputs import Bad, Study, make_study
-from matrix import ROWS, commands, targets
+from matrix import ARGUMENTS, ROWS, arguments_of, commands, targets
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +97,19 @@ def test_bad_input(kind: str, bad: Bad, study: Study, capsys: pytest.CaptureFixt
         if number == 0:
             assert f"{bad.gets}; {bad.wants}" in said
         assert _snapshot(study.folder) == before, name
+
+
+@pytest.mark.parametrize(("line", "gets"), ARGUMENTS, ids=[line for line, _ in ARGUMENTS])
+def test_settings_that_cannot_be_used(line: str, gets: str, study: Study, capsys: pytest.CaptureFixture[str]):
+    before = _snapshot(study.folder)
+    assert main(arguments_of(line, study)) == 2
+    said = capsys.readouterr().err
+    for name, path in (("IMAGE", study.image), ("COHORT", study.cohort), ("RAW", study.raw)):
+        said = said.replace(str(path), name)
+    assert _complaints(said) == 1, said
+    assert gets in said
+    assert "Traceback" not in said
+    assert _snapshot(study.folder) == before
 
 
 def test_every_command_has_its_rows(study: Study):

@@ -85,7 +85,7 @@ class Cohort:
             If `name` is no split.
         """
         if name not in SPLITS:
-            raise ValueError(f"name is {name!r}; one of {', '.join(SPLITS)} is wanted")
+            raise ValueError(f"there is no split {name!r}; one of {', '.join(SPLITS)} is wanted")
         return [case for case in self.cases if case.split == name]
 
 

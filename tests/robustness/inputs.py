@@ -399,6 +399,13 @@ POINTS = [
         "a finite number (decimal point) is wanted",
     ),
     Bad(
+        "text as a size",
+        _text("x\ty\tz\tsize_vox\n-1\t1\t1\tlarge\n"),
+        "line 2 has 'large' as size_vox",
+        "a number of 0 or more, or n/a, is wanted",
+        ("points convert",),
+    ),
+    Bad(
         "a point outside the image",
         _text("x\ty\tz\n" + GOOD_LINE + "500\t0\t0\n"),
         "is outside the image, at 500, 0, 0 mm",
@@ -518,6 +525,13 @@ CLICKS = [
         "control point 1 ('F-1') has the position [1, 2]",
         "three finite numbers (mm) are wanted",
     ),
+    Bad(
+        "markups: text as a size",
+        lambda path: _markup(path, description="size_vox=large"),
+        "has large as size_vox",
+        "a number of 0 or more, or n/a, is wanted",
+        ("points convert",),
+    ),
     Bad("markups: in LPS", lambda path: _markup(path, coordinateSystem="LPS"), ""),
     Bad(
         "markups: inches",
@@ -534,8 +548,9 @@ CLICKS = [
 ]
 
 
-def _markup(path: Path, position: Any = (1, -1, 1), **settings: Any) -> None:
-    markup = {"type": "Fiducial", "controlPoints": [{"label": "F-1", "position": list(position)}], **settings}
+def _markup(path: Path, position: Any = (1, -1, 1), description: str = "", **settings: Any) -> None:
+    point = {"label": "F-1", "description": description, "position": list(position)}
+    markup = {"type": "Fiducial", "controlPoints": [point], **settings}
     path.write_text(json.dumps({"markups": [markup]}), encoding="utf-8")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from arrays import CASES
 from inputs import Bad, Study
-from matrix import ROWS, commands
+from matrix import ARGUMENTS, ROWS, commands
 
 KINDS = {
     "image": "Images",
@@ -39,6 +39,9 @@ def render() -> str:
         read_by = ", ".join(f"`{name}`" for name in commands(kind, study))
         parts.append(f"\n## {title}\n\nRead by {read_by}.\n\n| input | what you get |\n|---|---|\n")
         parts += [f"| {_cell(bad.what)} | {_gets(bad)} |\n" for name, bad in ROWS if name == kind]
+    parts.append("\n## Settings of commands\n\nNEW is a folder that is not there, and is not there afterwards.\n\n")
+    parts.append("| command | what you get |\n|---|---|\n")
+    parts += [f"| `{_cell(line)}` | {_error(gets)} |\n" for line, gets in ARGUMENTS]
     parts.append("\n## Arrays and settings in Python\n\n| function | input | what you get |\n|---|---|---|\n")
     parts += [f"| `{c.function}` | {_cell(c.what)} | {_error(c.gets)} |\n" for c in CASES]
     parts.append(
