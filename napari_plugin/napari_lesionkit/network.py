@@ -1,4 +1,4 @@
-"""Runs a checkpoint on image layers, off the thread of the window, with progress and cancel."""
+"""Runs a checkpoint on image layers, in a process beside the window, with progress and cancel."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from lesionkit.checkpoints import SHIPPED, Card, read_card
 from lesionkit.volume import Volume
 from napari_lesionkit.controls import LayerPicker
 from napari_lesionkit.placement import METADATA, Placement, volume_layer
+from napari_lesionkit.process import Cancelled, NetworkProcess
 from napari_lesionkit.reader import heat_options, is_heatmap
 from napari_lesionkit.session import own_layers
 
@@ -31,12 +32,8 @@ if TYPE_CHECKING:
     from napari.layers import Image, Layer
 
 
-class Cancelled(Exception):
-    """A person has had enough of waiting."""
-
-
 class Prediction(QObject):
-    """One run of a network in a thread of its own. Its signals arrive in the thread of whoever listens."""
+    """One run of a network. Its signals arrive in the thread of whoever listens."""
 
     progressed = Signal(float)
     """Fraction done."""
@@ -48,8 +45,7 @@ class Prediction(QObject):
 
     def __init__(self, checkpoint: str, images: Sequence[Volume]) -> None:
         super().__init__()
-        self._checkpoint, self._images = checkpoint, list(images)
-        self._stop = threading.Event()
+        self._process = NetworkProcess(checkpoint, images)
         self._thread = threading.Thread(target=self._run, name="lesionkit-network", daemon=True)
 
     def start(self) -> None:
@@ -57,36 +53,27 @@ class Prediction(QObject):
         self._thread.start()
 
     def cancel(self) -> None:
-        """Stop after the part of the image that is being worked on."""
-        self._stop.set()
+        """Stop."""
+        self._process.cancel()
 
-    def wait(self, timeout: float | None = None) -> None:
-        """Wait until the thread has ended."""
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the process has ended; False if that takes longer than `timeout` seconds."""
         self._thread.join(timeout)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         try:
-            from lesionkit.checkpoints import load_checkpoint
-            from lesionkit.inference import predict
-
-            self._tell(0.0)
-            heatmap = predict(load_checkpoint(self._checkpoint), self._images, progress=self._tell)
-            self._emit(self.finished, heatmap)
+            self._emit(self.finished, self._process.run(lambda part: self._emit(self.progressed, part)))
         except Cancelled:
             self._emit(self.cancelled)
         except Exception as error:  # there is nobody to raise to
             self._emit(self.failed, str(error) or type(error).__name__)
 
-    def _tell(self, part: float) -> None:
-        if self._stop.is_set():
-            raise Cancelled
-        self._emit(self.progressed, part)
-
     def _emit(self, signal: Any, *values: Any) -> None:
         try:
             signal.emit(*values)
         except RuntimeError:  # the window is gone
-            self._stop.set()
+            self.cancel()
 
 
 class NetworkPanel(QWidget):
@@ -115,7 +102,7 @@ class NetworkPanel(QWidget):
         self.run = QPushButton("Predict")
         self.run.setToolTip("Run the network on the images; the window stays usable meanwhile")
         self.stop = QPushButton("Cancel")
-        self.stop.setToolTip("Stop the network after the part of the image that it is at")
+        self.stop.setToolTip("Stop the network at once")
         self.bar = QProgressBar()
         self.bar.setToolTip("How far the network is")
         self.bar.setRange(0, 100)

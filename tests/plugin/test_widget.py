@@ -324,8 +324,7 @@ def test_a_network_can_be_cancelled(viewer, dock, images, qtbot):
     prediction = panel.prediction
     panel.stop.click()
     qtbot.waitUntil(lambda: panel.prediction is None, timeout=60_000)
-    prediction.wait(30)
-    assert not prediction._thread.is_alive()
+    assert prediction.wait(30)
     assert len(viewer.layers) == 2  # no heatmap
     assert panel.run.isEnabled()
     assert dock.widget.error.text() == ""
@@ -358,14 +357,24 @@ def test_a_network_that_fails_says_why(viewer, dock, images, qtbot, volume):
     assert panel.run.isEnabled()
 
 
+def test_a_network_whose_process_is_lost_says_so(viewer, dock, images, qtbot):
+    panel = dock.widget.network
+    panel.use("gad")
+    panel.start()
+    qtbot.waitUntil(lambda: panel.prediction._process._process is not None, timeout=60_000)
+    panel.prediction._process._process.kill()
+    qtbot.waitUntil(lambda: panel.prediction is None, timeout=60_000)
+    assert "process ended" in dock.widget.error.text()
+    assert panel.run.isEnabled()
+
+
 def test_closing_the_dock_stops_the_network(viewer, dock, images, qtbot):
     panel = dock.widget.network
     panel.use("gad")
     panel.start()
     prediction = panel.prediction
     close_with_x(dock.outer)
-    prediction.wait(60)
-    assert not prediction._thread.is_alive()
+    assert prediction.wait(60)
     qtbot.wait(10)
     assert len(viewer.layers) == 2
 
