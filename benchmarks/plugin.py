@@ -50,12 +50,13 @@ class Clock:
 
 @contextmanager
 def watching() -> Iterator[Clock]:
-    """Watch the updates of layers and sliders."""
+    """Watch the updates of layers, sliders and the camera."""
+    from napari.components.camera import Camera
     from napari.components.dims import Dims
     from napari.layers.base.base import Layer
 
     clock = Clock()
-    undo = [clock.wrap(Layer, "refresh"), clock.wrap(Dims, "set_point")]
+    undo = [clock.wrap(Layer, "refresh"), clock.wrap(Dims, "set_point"), clock.wrap(Camera, "__setattr__")]
     try:
         yield clock
     finally:
@@ -95,6 +96,36 @@ def drag(widget, app, seconds: float) -> tuple[int, float]:  # type: ignore[no-u
     return len(shown), longest
 
 
+def gap_of_network(viewer, app) -> float:  # type: ignore[no-untyped-def]  # napari's types are not checked
+    """Run a network as for the first time; return the longest gap of the event loop meanwhile, in s."""
+    from napari_lesionkit.samples import case
+
+    for data, options, _ in case("gad")[:-1]:
+        viewer.add_image(data, **options)
+    widget = dock_anew(viewer)
+    widget.predict.setChecked(True)
+    for _ in range(5):
+        app.processEvents()
+    widget.network._finished = lambda heatmap: widget.network._ended()  # what it shows then is measured elsewhere
+    widget.network.start()
+    last, longest = time.perf_counter(), 0.0
+    while widget.network.prediction is not None:
+        app.processEvents()
+        time.sleep(0.001)
+        longest, last = max(longest, time.perf_counter() - last), time.perf_counter()
+    return longest
+
+
+def dock_anew(viewer):  # type: ignore[no-untyped-def]  # napari's types are not checked
+    """Open the dock; one that is open is closed."""
+    from napari_lesionkit.launch import dock
+
+    for name in list(viewer.window.dock_widgets):
+        if "lesion" in name:
+            viewer.window.remove_dock_widget(viewer.window.dock_widgets[name])
+    return dock(viewer)
+
+
 def rows(*, quick: bool = False) -> list[Row]:
     """Measure maps of 20 peaks, half of them side by side, in a window of 1500 x 1000 pixels."""
     import napari
@@ -102,30 +133,29 @@ def rows(*, quick: bool = False) -> list[Row]:
 
     from lesionkit.detection import FitConfig
     from lesionkit.volume import Volume
-    from napari_lesionkit.launch import dock
     from napari_lesionkit.placement import volume_layer
     from napari_lesionkit.reader import heat_options
 
     viewer = napari.Viewer(show=True)
     viewer.window._qt_window.resize(1500, 1000)
     app = QApplication.instance()
+    assert app is not None
 
     def settle() -> None:
         for _ in range(3):
             app.processEvents()
 
-    found, repeats = [], 30 if quick else 120
+    gap = gap_of_network(viewer, app)
+    found = [Row("plugin: a network's first run, longest gap", "<= 50 ms", f"{1e3 * gap:.0f} ms", gap <= 0.05)]
+    repeats = 30 if quick else 120
     for shape, most in CASES:
         rng = np.random.default_rng(0)
         scene = crowded_field(N_PEAKS, shape, sigma=SIGMA, closest=2.0, noise=0.02, rng=rng)
         volume = Volume(scene.heatmap, np.eye(4))
         viewer.layers.clear()
-        for name in list(viewer.window.dock_widgets):
-            if "lesion" in name:
-                viewer.window.remove_dock_widget(viewer.window.dock_widgets[name])
         data, options, _ = volume_layer(volume, "heatmap", **heat_options(volume.data))
         layer = viewer.add_image(data, **options)
-        widget = dock(viewer)
+        widget = dock_anew(viewer)
         widget.begin(layer, truth=scene.points, config=FitConfig(sigma=SIGMA))
         explorer = widget.explorer
         settle()
@@ -152,13 +182,13 @@ def rows(*, quick: bool = False) -> list[Row]:
         )
         found.append(Row(f"plugin, {size}: bars and profile painted", "", f"{1e3 * paint:.2f} ms", None))
         explorer.go_to(3 * (len(explorer.steps) // 2))
-        explorer._refitter.inline_s = np.inf  # the whole way in one thread, so that it can be timed
+        waiting, explorer._refitter.inline_s = explorer._refitter.inline_s, np.inf  # all in one thread, to be timed
         _, everything = own_and_all(
             lambda sigma, e=explorer: e.set_sigma(float(sigma)), rng.uniform(1.0, 1.6, repeats // 2), settle
         )
         text = f"{1e3 * everything:.1f} ms"
         found.append(Row(f"plugin, {size}: sigma to new points", f"<= {most} ms", text, everything <= most * 1e-3))
-        explorer._refitter.inline_s = 0.03
+        explorer._refitter.inline_s = waiting
         n, gap = drag(widget, app, 2.0)
         reached = n >= 20 and gap <= 0.05
         found.append(

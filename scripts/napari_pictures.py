@@ -47,7 +47,6 @@ def start_on(viewer: napari.Viewer, widget: LesionkitWidget, sample: str, zoom: 
     viewer.open_sample("lesionkit", sample)
     widget.heatmap.refresh()
     widget.begin([layer for layer in viewer.layers if "heatmap" in layer.name][-1])
-    widget.explorer._refitter.inline_s = float("inf")
     viewer.reset_view()
     settle()
     viewer.scene.camera.zoom = zoom
@@ -88,6 +87,7 @@ def moments(viewer: napari.Viewer, widget: LesionkitWidget) -> Iterator[tuple[st
     def both() -> None:
         explorer.last()
         explorer.set_comparing(True)
+        explorer.wait()
         explorer.move_to(explorer.detections.mu.mean(axis=0))
         look_at(viewer, widget, explorer.detections.mu.mean(axis=0))
         widget.charts.tabs.setCurrentIndex(3)

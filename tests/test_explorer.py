@@ -324,6 +324,9 @@ def test_latest_value_wins_and_nothing_is_cancelled(gate):
     assert explorer.detections.sigma[0] == 1.1  # shown although newer values wait
     assert explorer.busy
     assert "busy" not in view.take()
+    assert gate.made == [1.0, 1.1]
+    loop.run_one()  # the views have drawn: on with the newest
+    assert explorer.busy
     gate.release()
     loop.run_one()
     assert (explorer.detections.sigma[0], explorer.busy) == (1.4, False)

@@ -363,7 +363,7 @@ class Explorer(State):
         Parameters
         ----------
         dispatch : function of a function, optional
-            Called in the worker's thread; must not wait. A queued Qt signal, or ``loop.call_soon_threadsafe``.
+            Called in any thread; must not wait. See :data:`~lesionkit.explorer.refit.Dispatch`.
         """
         self._refitter.set_dispatch(dispatch)
 

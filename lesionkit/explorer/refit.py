@@ -26,8 +26,8 @@ SECONDS_A_VOXEL = 4e-9
 """What a search is expected to cost before one has been timed."""
 
 Dispatch = Callable[[Callable[[], None]], object]
-"""Something that makes a function run soon in the thread of the views: a queued Qt signal, or asyncio's
-``loop.call_soon_threadsafe``."""
+"""Something that makes a function run in the thread of the views, once they have drawn what is due: a queued Qt signal
+that starts a timer of 0 ms, or asyncio's ``loop.call_soon_threadsafe``."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -125,25 +125,38 @@ class Refitter:
             self._worker.start()
 
     def poll(self) -> bool:
-        """Hand over what the worker has finished and start what waits; True if there was anything."""
+        """Hand over what the worker has finished, or start what waits; True if there was anything."""
         outcome = self._done
-        if outcome is None or self._worker is None:
+        if self._worker is None:
+            return self._go_on()
+        if outcome is None:
             return False
         self._worker.join()  # it has nothing left to do but to end
         self._done = self._worker = None
         if not self._closed:
             self._adopt(outcome)
-        if self._waiting is not None and self._worker is None:
-            self.request(self._waiting)
+        if self._waiting is not None:
+            if self._dispatch is None:
+                self._go_on()
+            else:  # the views draw first: beside a search, Python would draw much more slowly
+                self._dispatch(self._poll)
         return True
+
+    def _go_on(self) -> bool:
+        """Start what waits, if there is anything."""
+        job = self._waiting
+        if job is not None and self._worker is None:
+            self.request(job)
+        return job is not None
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until nothing runs and nothing waits; False if that takes longer than `timeout` seconds."""
         end = None if timeout is None else time.monotonic() + timeout
-        while (worker := self._worker) is not None:
-            worker.join(None if end is None else max(end - time.monotonic(), 0.0))
-            if worker.is_alive():
-                return False
+        while self.busy:
+            if (worker := self._worker) is not None:
+                worker.join(None if end is None else max(end - time.monotonic(), 0.0))
+                if worker.is_alive():
+                    return False
             self.poll()
         return True
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,9 +36,7 @@ class Sections:
 
     def outlines(self, n_points: int = 64) -> Float[np.ndarray, "m n_points ndim"]:
         """Points on the ellipses, in order around them; the last is beside the first."""
-        angle = np.linspace(0.0, 2.0 * math.pi, n_points, endpoint=False)
-        circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-        points: Float[np.ndarray, "m n_points ndim"] = self.centres[:, None] + circle @ self.semi_axes
+        points: Float[np.ndarray, "m n_points ndim"] = self.centres[:, None] + _circle(n_points) @ self.semi_axes
         return points
 
 
@@ -90,23 +89,49 @@ def ellipsoid_sections(
     width = per_axis(sigma if isinstance(sigma, float | int) else list(sigma), ndim)
     if ndim == 2:
         rows = np.flatnonzero(np.isfinite(centres).all(axis=1))
-        basis, offset, radius = np.eye(2), np.zeros((len(rows), 2)), np.full(len(rows), k)
+        offset, radius = np.zeros((len(rows), 2)), np.full(len(rows), k)
+        _, axes = _cut(tuple(width.tolist()), (0.0, 0.0))
     else:
         point = as_points([origin], 3, "origin")[0]
-        direction = as_points([normal], 3, "normal")[0] * width
-        length = float(np.linalg.norm(direction))
-        if length == 0.0:
-            raise ValueError("normal must not be zero")
-        # in units of sigma the ellipsoids are balls of radius k, and planes stay planes
-        direction /= length
+        direction, axes = _cut(tuple(width.tolist()), tuple(as_points([normal], 3, "normal")[0].tolist()))
         with np.errstate(invalid="ignore"):  # centres that are not finite
             distance = ((point - centres) / width) @ direction
         rows = np.flatnonzero(np.abs(distance) < k)
         distance = distance[rows]
         offset = distance[:, None] * direction
         radius = np.sqrt(k * k - distance * distance)
-        basis = np.linalg.svd(direction[None])[2][1:]
-    # a circle stretched by sigma is an ellipse; its axes are those of the stretched basis
-    _, stretch, axes = np.linalg.svd(basis * width)
-    semi_axes = radius[:, None, None] * (stretch[:, None] * axes[:2])
+    semi_axes = radius[:, None, None] * axes
     return Sections(rows=rows, centres=centres[rows] + offset * width, semi_axes=semi_axes)
+
+
+@lru_cache(maxsize=64)  # a view draws many sections along the same few planes
+def _cut(
+    width: tuple[float, ...], normal: tuple[float, ...]
+) -> tuple[Float[np.ndarray, " ndim"], Float[np.ndarray, "2 ndim"]]:
+    """Return a plane's unit normal in units of sigma, and the semi-axes in voxels of what it cuts at 1 sigma.
+
+    In units of sigma the ellipsoids are balls and planes stay planes. A circle stretched by sigma is an ellipse; its
+    axes are those of the stretched basis of the plane.
+    """
+    direction = np.array(normal) * width
+    if len(width) == 2:
+        basis = np.eye(2)
+    else:
+        length = float(np.linalg.norm(direction))
+        if length == 0.0:
+            raise ValueError("normal must not be zero")
+        direction /= length
+        basis = np.linalg.svd(direction[None])[2][1:]
+    _, stretch, axes = np.linalg.svd(basis * width)
+    semi_axes: Float[np.ndarray, "2 ndim"] = stretch[:, None] * axes[:2]
+    for array in (direction, semi_axes):
+        array.setflags(write=False)
+    return direction, semi_axes
+
+
+@lru_cache(maxsize=4)
+def _circle(n_points: int) -> Float[np.ndarray, "n_points 2"]:
+    angle = np.linspace(0.0, 2.0 * math.pi, n_points, endpoint=False)
+    circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    circle.setflags(write=False)
+    return circle

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -41,9 +42,12 @@ _RESIDUAL: Final = (
 )
 
 
+@cache
 def rgba(colour: str, alpha: float = 1.0) -> Float[np.ndarray, "4"]:
-    """Return a colour like ``#2fbf8f`` as red, green, blue and opacity, 0 to 1."""
-    return np.array([*(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)), alpha], dtype=np.float32)
+    """Return a colour like ``#2fbf8f`` as red, green, blue and opacity, 0 to 1; read-only."""
+    found = np.array([*(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)), alpha], dtype=np.float32)
+    found.setflags(write=False)
+    return found
 
 
 def residual_colormap(*, see_through: bool) -> Colormap:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 N_POINTS = 64
 """Segments of a full ring."""
+NEXT = np.roll(np.arange(N_POINTS), -1)
+"""For each point of a ring, the one to which its segment leads."""
+DASHES = np.arange(N_POINTS) % 8 < 4
+"""Which segments of a dashed ring are drawn."""
 MOST_RINGS = 100
 """Rings of lesions drawn at a time; beyond that the largest are."""
 OUTER, INNER = 2.0, 1.0
@@ -40,7 +44,7 @@ class Lines:
         return len(self.start)
 
 
-def lines_of(explorer: Explorer, plane: tuple[int, float] | None, *, rings: bool = True) -> Lines:
+def lines_of(explorer: Explorer, plane: tuple[int, float] | None) -> Lines:
     """Return everything that the present state draws.
 
     Parameters
@@ -49,11 +53,8 @@ def lines_of(explorer: Explorer, plane: tuple[int, float] | None, *, rings: bool
         The state; its map must be 2-D or 3-D.
     plane : (axis, index), optional
         The slice, in the map's axis order. None: everything at once, as in a 3-D view or for a 2-D map.
-    rings : bool
-        Draw the rings of the lesions too, not only what the current step is about.
     """
-    parts = list(_of_lesions(explorer, plane)) if rings else []
-    parts += [*_of_fit(explorer, plane), *_of_maximum(explorer, plane)]
+    parts = [*_of_lesions(explorer, plane), *_of_fit(explorer, plane), *_of_maximum(explorer, plane)]
     ndim = explorer.heatmap.ndim
     if not parts:
         return Lines(np.zeros((0, ndim)), np.zeros((0, ndim)), np.zeros((0, 4), np.float32))
@@ -154,14 +155,15 @@ def _rings(
     for sections, shades in cuts:
         if not len(sections):
             continue
-        size = np.linalg.norm(sections.semi_axes[:, 0], axis=1)
-        largest = np.argsort(-size, kind="stable")[:MOST_RINGS]
-        outlines = sections.outlines(N_POINTS)[largest]
-        ends = np.roll(outlines, -1, axis=1)
+        outlines, shade = sections.outlines(N_POINTS), shades[sections.rows]
+        if len(sections) > MOST_RINGS:
+            size = np.linalg.norm(sections.semi_axes[:, 0], axis=1)
+            largest = np.argsort(-size, kind="stable")[:MOST_RINGS]
+            outlines, shade = outlines[largest], shade[largest]
+        ends = outlines[:, NEXT]
         if dashed:
-            kept = np.arange(N_POINTS) % 8 < 4
-            outlines, ends = outlines[:, kept], ends[:, kept]
-        shade = np.repeat(shades[sections.rows[largest]], outlines.shape[1], axis=0)
+            outlines, ends = outlines[:, DASHES], ends[:, DASHES]
+        shade = np.repeat(shade, outlines.shape[1], axis=0)
         yield outlines.reshape(-1, mu.shape[1]), ends.reshape(-1, mu.shape[1]), shade
 
 

@@ -11,8 +11,9 @@ from psygnal import Signal
 
 from lesionkit.detection import FitConfig, fit_config
 from lesionkit.explorer import Explorer
-from napari_lesionkit.layers import LayerView, camera_of
+from napari_lesionkit.layers import LayerView
 from napari_lesionkit.placement import METADATA, Placement
+from napari_lesionkit.slices import camera_of
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Num
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 NEAR_SIGMA = 1.0
 """A click this close to a true point, in sigma, means that point."""
 THRESHOLD_STEP = 0.05
+FIRST_S = 0.5
+"""So long the first search is waited for, in seconds, so that one can step at once."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Session:
     before_removal : callable
         Called before layers are removed: with a window, its OpenGL contexts must be made current then.
     inline_s : float
-        See :class:`~lesionkit.explorer.Explorer`.
+        See :class:`~lesionkit.explorer.Explorer`; little, since napari takes its time to draw.
     """
 
     source_changed = Signal(description="another map is looked at, or none")
@@ -77,7 +80,7 @@ class Session:
     label_changed = Signal(bool, description="whether the label of the true points is shown")
 
     def __init__(
-        self, viewer: ViewerModel, *, before_removal: Callable[[], object] = lambda: None, inline_s: float = 0.03
+        self, viewer: ViewerModel, *, before_removal: Callable[[], object] = lambda: None, inline_s: float = 0.005
     ) -> None:
         self.viewer = viewer
         self.explorer = Explorer(inline_s=inline_s)
@@ -244,6 +247,7 @@ class Session:
     ) -> None:
         self.stop()
         self.explorer.load(heatmap, truth=truth, affine=placement.affine, config=config)
+        self.explorer.wait(FIRST_S)
         if config.sigma == "estimate" and not self.explorer.steps and not self.explorer.busy:
             self.explorer.set_sigma(FitConfig().sigma)  # no peak stands alone, whose width could be told
         self.source, self.placement = layer, placement

@@ -43,13 +43,13 @@ EVERYTHING = frozenset({
 
 
 class Courier(QObject):
-    """Brings a function from a worker's thread to the thread of the window."""
+    """Brings a function from any thread to that of the window, where it runs after what is to be painted."""
 
     called = Signal(object)
 
     def __init__(self) -> None:
         super().__init__()
-        self.called.connect(lambda function: function(), Qt.ConnectionType.QueuedConnection)
+        self.called.connect(lambda function: QTimer.singleShot(0, function), Qt.ConnectionType.QueuedConnection)
 
 
 class Column(QScrollArea):

@@ -248,6 +248,8 @@ def test_each_layer_is_updated_once_a_step_and_only_if_it_changes(view):
     explorer.last()
     assert take() == {"residual": 1, "rings": 1, "detections": 1}
     explorer.set_threshold(0.6)
+    assert take() == {"rings": 1, "detections": 1}
+    explorer.set_threshold(1.4)  # now the truth has another verdict
     assert take() == {"rings": 1, "detections": 1, "truth": 1}
 
 

@@ -32,12 +32,12 @@ def agree(widget):
     assert widget.steps.follow.isChecked() == explorer.follow
     assert np.shares_memory(view.residual.data, explorer.residual)
     if view.residual.visible and len(widget.viewer.dims.displayed) == 2:
-        hidden = view._hidden[0]
+        hidden = view.slices.hidden[0]
         index = round(float(placement.to_layer(np.floor(np.array(explorer.position) + 0.5))[0][hidden]))
         slices = [slice(None)] * 3
         slices[hidden] = index
         expected = view.residual.data[tuple(slices)]
-        if list(view._displayed) != sorted(view._displayed):
+        if list(view.slices.displayed) != sorted(view.slices.displayed):
             expected = expected.T
         np.testing.assert_array_equal(view.residual._slice.image.view, expected)
     spots = view.detections.layer
@@ -49,8 +49,8 @@ def agree(widget):
     np.testing.assert_allclose(spots.face_color[spots.shown][:, :3], colours, atol=1e-6)
     assert view.truth.layer.shown.sum() == (0 if explorer.truth is None else len(explorer.truth))
     plane = None
-    if view._hidden:
-        axis = placement.voxel_axis(view._hidden[0])
+    if view.slices.hidden:
+        axis = placement.voxel_axis(view.slices.hidden[0])
         plane = axis, float(np.floor(explorer.position[axis] + 0.5))
     assert view.lines._used == len(lines_of(explorer, plane))
     if view.label is not None and view.label.visible:
