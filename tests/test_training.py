@@ -77,6 +77,12 @@ def test_a_short_training_finds_easy_lesions(cohort, trained):
     assert (trained.parent / "history.csv").read_text().count("\n") == 3
 
 
+@pytest.mark.parametrize("steps", [1, 10])  # where the rise of the learning rate is a step or less
+def test_the_shortest_trainings_end_as_well(steps, cohort, tmp_path):
+    config = replace(TINY, steps=steps, validation_cases=1, threshold_cases=1)
+    assert load_checkpoint(train(cohort, tmp_path, config, progress=False)).card.training["config"]["steps"] == steps
+
+
 @pytest.mark.parametrize("label", ["segmentation", "euclidean", "geodesic"])
 def test_every_other_label_trains_too(label, cohort, tmp_path):
     config = replace(TINY, label=label, radius=3.5, decay=2.0, steps=100, validate_every=100)

@@ -119,5 +119,6 @@ class HeatmapRegressor(pl.LightningModule):
         config = self.config
         learned = [weight for weight in self.model.parameters() if weight.requires_grad]
         optimiser = torch.optim.Adam(learned, lr=config.learning_rate, weight_decay=config.weight_decay)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, config.steps, pct_start=0.1)
+        rising = 0.1 if config.steps != 10 else 0.11  # a rise of exactly one step is a division by zero in torch
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, config.steps, pct_start=rising)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
