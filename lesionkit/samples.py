@@ -5,10 +5,12 @@ In: the name of a sample. Out: the paths of its files, or what a network has fou
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lesionkit.io import Case, Cohort, DataError, read_cohort, read_points
+from lesionkit.io.fetch import ENVIRONMENT
 from lesionkit.io.tables import read_table
 
 if TYPE_CHECKING:
@@ -43,6 +45,16 @@ def sample(kind: str) -> tuple[Cohort, Case]:
         raise ValueError(f"kind must be one of {', '.join(names)}, got {kind!r}")
     cohort = read_cohort(samples_folder() / kind)
     return cohort, cohort[0]
+
+
+def real_patients() -> list[Path]:
+    """Return the folders of real patients with a FLAIR image, as `lesionkit fetch ljubljana` writes them.
+
+    They are looked for where `LESIONKIT_DATA` says, and in `ljubljana` in the working folder; none is part of the kit.
+    """
+    places = [os.environ.get(ENVIRONMENT), "ljubljana"]
+    found = (sorted(Path(place).glob("cross/patient*/FLAIR.nii.gz")) for place in places if place)
+    return [path.parent for path in next(filter(None, found), [])]
 
 
 def sample_candidates() -> dict[str, list[CasePoints]]:

@@ -24,6 +24,8 @@ REPOSITORY = "lesionkit/lesionkit"
 """On GitHub: where Binder and Colab find the notebooks."""
 FOLDER = Path(__file__).parents[1] / "notebooks"
 SOLUTION = re.compile(r"^([ ]*)# solution\n(.*?)^[ ]*# end\n?", flags=re.DOTALL | re.MULTILINE)
+THREADS = "2"
+"""Of the kernel: sums of floats depend on their order, and so on the number of threads."""
 KEPT = ("image/png", "text/html", "text/plain")
 """What outputs of the copies to read may hold."""
 COLAB = f"""import sys
@@ -92,9 +94,9 @@ def badges(where: str) -> str:
     )
 
 
-def executed(notebook: Any, *, folder: Path = FOLDER, timeout: float = 600) -> Any:
+def executed(notebook: Any, *, folder: Path = FOLDER, timeout: float = 3600) -> Any:
     """Run a notebook, and keep what can be read anywhere and is the same each time."""
-    os.environ["LESIONKIT_STATIC"] = "1"
+    os.environ |= {"LESIONKIT_STATIC": "1", "OMP_NUM_THREADS": THREADS, "OMP_WAIT_POLICY": "passive"}
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
     NotebookClient(
         notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(folder)}},

@@ -6,7 +6,7 @@ In: a sample's name, or the user's files. Out: a :class:`ShownCase`, and from it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,8 @@ from lesionkit.checkpoints import read_card
 from lesionkit.detection import FitConfig, fit_config
 from lesionkit.explorer import Explorer
 from lesionkit.io import DataError, check_inside, check_same_grid, read_points, read_volume
-from lesionkit.samples import sample, samples_folder
+from lesionkit.labels import points_from_mask
+from lesionkit.samples import real_patients, sample, samples_folder
 from lesionkit.volume import Volume
 
 if TYPE_CHECKING:
@@ -162,3 +163,31 @@ def user_case(
         config=fit_config(card.sigma if sigma is None else sigma),
         threshold=card.threshold,
     )
+
+
+def own_case(image: str | Path | None = None, *, checkpoint: str = "flair") -> ShownCase | None:
+    """Return a real case: the user's image, else a patient that `lesionkit fetch ljubljana` has brought; None without.
+
+    Parameters
+    ----------
+    image : path, optional
+        FLAIR, NIfTI, of any orientation and spacing.
+    checkpoint : str
+        Name or file of the network that predicts the heatmap; it must want one image.
+
+    Raises
+    ------
+    DataError
+        If the image cannot be used.
+    """
+    if image is not None:
+        return user_case([Path(image)], checkpoint=checkpoint)
+    patients = real_patients()
+    if not patients:
+        print("no real image here: set IMAGE to a FLAIR of your own (NIfTI), or run `lesionkit fetch ljubljana`")
+        return None
+    folder = patients[0]
+    case = user_case([folder / "FLAIR.nii.gz"], checkpoint=checkpoint)
+    drawn = read_volume(folder / "lesions.nii.gz")
+    truth = case.heatmap.to_voxel(drawn.to_mm(points_from_mask(drawn.data).points))
+    return replace(case, title=f"{folder.name}, FLAIR, lesions drawn by experts", truth=truth)

@@ -1,18 +1,31 @@
 """A training to look on at: loss and film strip in a notebook, drawn anew after each validation.
 
-In: Lightning's callbacks. Out: one picture that is replaced; interrupting the cell stops the training.
+In: Lightning's callbacks, or networks and a case. Out: pictures; the one of a training is replaced as it goes on, and
+interrupting the cell stops the training.
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import lightning.pytorch as pl
 import numpy as np
 from IPython.display import DisplayHandle, Image
+from jaxtyping import Float
 
-from lesionkit.widgets.printing import picture_of, quiet, sheet
+from lesionkit.checkpoints import Checkpoint
+from lesionkit.inference import predict_array
+from lesionkit.labels import gaussian_heatmap
+from lesionkit.model import UNet
+from lesionkit.training import LoadedCase
+from lesionkit.training.regressor import HeatmapRegressor
+from lesionkit.widgets.printing import LINES, picture_of, print_maps, quiet, sheet
+
+NEAR = 2
+"""Voxels from a slice within which a lesion is said to be in it."""
 
 
 class Watch(pl.Callback):
@@ -24,12 +37,29 @@ class Watch(pl.Callback):
         Of the training, where its film strip is.
     stop_at : int, optional
         Step after which the training stops, as if somebody had interrupted it.
+    cases : mapping of str to LoadedCase, optional
+        Whole cases, by name, whose loss is followed instead of that of the training's patches: one that is trained on
+        beside one that is not shows overfitting.
+    quiet : bool
+        Take notes only, show nothing.
     """
 
-    def __init__(self, folder: str | Path, *, stop_at: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        stop_at: int | None = None,
+        cases: Mapping[str, LoadedCase] | None = None,
+        quiet: bool = False,
+    ) -> None:
         self.folder = Path(folder)
         self.stop_at = stop_at
+        self.quiet = quiet
+        self.cases = dict(cases or {})
         self.history: list[tuple[int, float, float]] = []
+        """Step, loss as a share of that of predicting nothing, and F1 on validation."""
+        self.losses: dict[str, list[float]] = {name: [] for name in self.cases}
+        """The same share for each of `cases`."""
         self._handle = DisplayHandle()
         self._shown = False
 
@@ -42,6 +72,14 @@ class Watch(pl.Callback):
             return
         ratio = metrics["loss"] / max(metrics.get("loss_of_nothing", np.nan), 1e-9)
         self.history.append((trainer.global_step, ratio, metrics.get("val_f1", np.nan)))
+        module = cast(HeatmapRegressor, pl_module)
+        module.model.eval()
+        for name, case in self.cases.items():
+            config = module.config
+            self.losses[name].append(loss_share(module.model, case, sigma=config.sigma, window=config.window))
+        module.model.train()
+        if self.quiet:
+            return
         picture = Image(self.draw(), format="png")
         if self._shown:
             self._handle.update(picture)
@@ -54,13 +92,17 @@ class Watch(pl.Callback):
         from matplotlib.image import imread
 
         strip = self.folder / "filmstrip.png"
-        figure = sheet(11.0, 4.2)
+        figure = sheet(11.0, 3.6)
         left, right = figure.subplots(1, 2, width_ratios=(1, 1.6))
         steps, ratio, f1 = np.array(self.history).T
-        left.plot(steps, ratio, "o-", color="#4aa8ff", ms=4, label="loss / loss of predicting nothing")
-        left.plot(steps, f1, "o-", color="#2fbf8f", ms=4, label="F1 on validation")
-        left.set(xlabel="step", ylim=(0, max(1.05, 1.05 * float(np.nanmax(ratio)))), xlim=(0, None))
-        left.legend(fontsize=8, frameon=False)
+        losses = {f"loss, {name}": values for name, values in self.losses.items()}
+        for colour, (name, values) in zip(LINES, (losses or {"loss": ratio}).items(), strict=False):
+            left.plot(steps, values, "o-", color=colour, ms=4, label=name)
+        left.axhline(1.0, color="#8a94a3", lw=1, ls="--", label="loss of predicting nothing")
+        left.plot(steps, f1, "s-", color="#2fbf8f", ms=4, label="F1 on validation")
+        highest = max(np.nanmax(ratio) if not losses else max(map(max, losses.values())), 1.0)
+        left.set(xlabel="step", ylim=(0, 1.05 * float(highest)), xlim=(0, None))
+        left.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False)
         quiet(left)
         right.set_axis_off()
         if strip.is_file():
@@ -69,3 +111,43 @@ class Watch(pl.Callback):
                 "one slice of a validation case: MRI with its points, then the map after each validation", fontsize=8
             )
         return picture_of(figure)
+
+
+def loss_share(model: UNet, case: LoadedCase, *, sigma: float | tuple[float, float, float], window: int = 40) -> float:
+    """Return the squared error of a network on a whole case, as a share of what predicting nothing costs.
+
+    Parameters
+    ----------
+    model : UNet
+        Whose output peaks at 1, where a lesion of mass 1 is.
+    case : LoadedCase
+        With at least one point.
+    sigma : float or (float, float, float)
+        Of the label, voxels.
+    window : int
+        Edge of the windows of the prediction, voxels.
+    """
+    label = gaussian_heatmap(case.points, case.mask.shape, sigma)
+    label /= np.prod((2 * np.pi * np.broadcast_to(sigma, 3) ** 2) ** -0.5)
+    error = predict_array(model, case.image, case.mask, window=window) - label
+    return float((error[case.mask] ** 2).sum() / (label[case.mask] ** 2).sum())
+
+
+def compare_maps(networks: Mapping[str, Checkpoint], case: LoadedCase) -> Image:
+    """Show what several networks make of one slice of a case, the one with the most lesions, beside the MRI.
+
+    Parameters
+    ----------
+    networks : mapping of str to Checkpoint
+        By the name that stands above the map. A map is shown from 0 to the peak of a lesion of mass 1.
+    case : LoadedCase
+        With at least one point.
+    """
+    near_each = (np.abs(case.points[:, None, 2] - case.points[:, 2]) <= NEAR).sum(axis=0)
+    level = int(np.clip(round(float(case.points[near_each.argmax(), 2])), 0, case.mask.shape[2] - 1))
+    maps: dict[str, Float[np.ndarray, "i j"] | None] = {"MRI and true points": None}
+    for name, network in networks.items():
+        maps[name] = predict_array(network.model, case.image, case.mask, window=network.card.window)[:, :, level]
+    near = case.points[np.abs(case.points[:, 2] - level) <= NEAR, :2]
+    grey = case.image[0, :, :, level].float().numpy()
+    return Image(print_maps(np.where(case.mask[:, :, level], grey, grey.min()), maps, near), format="png")

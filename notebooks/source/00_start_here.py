@@ -9,14 +9,16 @@
 # 2. watch the detector take a heatmap apart, step by step,
 # 3. tell what the threshold on that probability does.
 #
-# Nothing here is a medical device. The brains are simulated, so the truth is known exactly.
+# Nothing here is a medical device. Anatomy and skull-stripping are those of a real MRI template, the lesions in it are simulated:
+# so the truth is known exactly.
 
 # %% tags=["parameters"]
 SAMPLE = "gad"  # or "flair"
+IMAGE = None  # a FLAIR of your own (NIfTI), for the last section
 
 # %%
 from lesionkit.widgets import ExplorerWidget
-from lesionkit.widgets.cases import sample_case
+from lesionkit.widgets.cases import own_case, sample_case
 from lesionkit.widgets.notebook import begin
 
 FAST = begin()
@@ -50,7 +52,9 @@ ExplorerWidget(explorer, title=case.title)
 
 # %% [markdown]
 # **Explain.** Each bar is one fitted Gaussian, in the order in which they were found; its height is alpha, the mass that was
-# fitted. A white + is a true lesion that was found, a dashed blue ring one that was missed.
+# fitted. Green is a hit, orange a false alarm, grey below the threshold. A white + is a true lesion that was found, a dashed blue
+# ring one that was missed. Here a false alarm comes before the last two hits: the order is by *height* of the hill, and a broad
+# hill of a large lesion is low, though its mass is not.
 #
 # ## The threshold
 #
@@ -65,7 +69,8 @@ for threshold in (0.1, 0.3, 0.5, 0.7):
     print(f"alpha >= {threshold:.1f}: {score.tp} hits, {score.fp} false alarms, {score.fn} missed, F1 {score.f1:.2f}")
 
 # %% [markdown]
-# **Explain.** Fewer lesions are reported, so recall can only fall; precision mostly rises, because what is doubtful goes first.
+# **Explain.** (F1 is the harmonic mean of precision, the share of what is reported that is right, and recall, the share of lesions
+# that is found.) Fewer lesions are reported, so recall can only fall; precision mostly rises, because what is doubtful goes first.
 # The threshold of a network is chosen on validation patients, never on those that are scored in the end.
 #
 # ### Exercise: the best threshold of this case
@@ -94,14 +99,15 @@ print(f"F1 {best_f1:.2f} at {best:.2f}, chosen on the very case it is scored on:
 # %% [markdown]
 # ## With your own image
 #
-# ```python
-# from pathlib import Path
-# from lesionkit.widgets.cases import user_case
-#
-# mine = user_case([Path("my_FLAIR.nii.gz")], checkpoint="flair", truth=None)  # truth: a TSV with x y z in mm
-# ExplorerWidget(mine.explorer(), title=mine.title)
-# ```
-#
+# Set `IMAGE` above to a FLAIR of your own and run this cell: the shipped network predicts the map. Without one, a real patient is
+# shown, if `lesionkit fetch ljubljana` has brought some (public data, with lesions drawn by experts; they are not part of the
+# kit). Any orientation and spacing will do; skull-stripped images work best.
+
+# %%
+mine = own_case(IMAGE)
+ExplorerWidget(mine.explorer(), title=mine.title) if mine else None
+
+# %% [markdown]
 # The same view as a page of its own: `lesionkit dashboard my_FLAIR.nii.gz`; as one HTML file to send around:
 # `lesionkit export my_FLAIR.nii.gz -o page.html`.
 #

@@ -19,7 +19,7 @@ import numpy as np
 from lesionkit import gaussian_heatmap, points_from_mask
 from lesionkit.figures import volume_figure
 from lesionkit.io import read_volume
-from lesionkit.samples import sample
+from lesionkit.samples import real_patients, sample
 from lesionkit.widgets import lessons
 from lesionkit.widgets.cases import sample_case
 from lesionkit.widgets.notebook import begin
@@ -60,8 +60,9 @@ volume_figure(case.image, case.heatmap.with_data(label), at_mm=case.heatmap.to_m
 lessons.sigma_on_a_case(case)
 
 # %% [markdown]
-# **Explain.** Lesions nearer than about 2 sigma have one common maximum. A small sigma keeps them apart but asks the network to
-# be right within a voxel; a large one forgives imprecise clicks. The paper tries 1.0, 1.25 and 1.5 voxels.
+# **Explain.** Lesions nearer than about 2 sigma have one common maximum. Our detector resolves them for a while (notebook 3 shows
+# how), but not for ever. And this is a label, exact to the last digit; a network's map is not. A small sigma keeps lesions apart
+# but asks the network to be right within a voxel; a large one forgives imprecise clicks. The paper tries 1.0, 1.25 and 1.5 voxels.
 #
 # ## Mass is count, also at the border
 #
@@ -127,20 +128,35 @@ lessons.click_jitter()
 #
 # ## From masks to points
 #
-# Where masks exist, the paper takes the centre of mass of each connected component (section 4.1). How large and how far
-# apart are they?
+# Where masks exist, the paper takes the centre of mass of each connected component (section 4.1). How large are they, how far
+# apart, and how many labels overlap? Two Gaussians overlap visibly when they are nearer than 4 sigma.
+#
+# The simulated sample was made after the statistics of real masks. Real ones are counted beside it if `lesionkit fetch ljubljana`
+# has brought them.
 
 # %%
-cohort, sample_files = sample("flair")
-lesions = points_from_mask(read_volume(sample_files.mask).data)
-apart = np.linalg.norm((lesions.points[:, None] - lesions.points) * case.heatmap.spacing, axis=2)
-nearest = (apart + np.diag(np.full(len(apart), np.inf))).min(1)
-print(
-    f"{len(lesions.sizes)} lesions; sizes 10 %, 50 %, 90 %: {np.percentile(lesions.sizes, [10, 50, 90]).round()} voxels"
-)
-print(f"nearest neighbour: {np.percentile(nearest, [10, 50, 90]).round(1)} mm; closest pair {nearest.min():.1f} mm")
+_, files = sample("flair")
+masks = {"simulated sample": [files.mask]}
+if patients := real_patients():
+    masks["real patients"] = sorted(patients[0].parent.glob("*/lesions.nii.gz"))
+for name, paths in masks.items():
+    sizes, nearest = [], []
+    for path in paths:
+        mask = read_volume(path)
+        lesions = points_from_mask(mask.data)
+        apart = np.linalg.norm((lesions.points[:, None] - lesions.points) * mask.spacing, axis=2)
+        nearest += [*(apart + np.diag(np.full(len(apart), np.inf))).min(1)]
+        sizes += [*lesions.sizes]
+    print(f"{name}: {len(sizes)} lesions in {len(paths)} masks")
+    print(f"  voxels, 10 %, 50 %, 90 % of them: {np.percentile(sizes, [10, 50, 90]).round()}")
+    print(f"  mm to the nearest other one: {np.percentile(nearest, [10, 50, 90]).round(1)}")
+    for sigma in (1.0, 1.25, 1.5, 2.5):
+        print(f"  sigma {sigma:4.2f}: {np.mean(np.array(nearest) < 4 * sigma):4.0%} within 4 sigma of another")
 
 # %% [markdown]
+# **Explain.** In the masks of the 20 real patients (2096 lesions of a median of 16 voxels of 1 mm), 9, 18 and 28 % have another one
+# within 4 sigma, for a sigma of 1, 1.25 and 1.5 mm. So a detector must cope with neighbours, the more so the wider the label.
+#
 # ## With your own points
 #
 # ```python

@@ -69,8 +69,8 @@ np.testing.assert_allclose(found[0], [ours.alpha[0], *ours.mu[0]], atol=1e-3)
 print(found.round(2))
 
 # %% [markdown]
-# **Explain.** The first fit sits between the two lesions and takes too much of both. What is left on either side looks like two
-# more. The loop never looks back.
+# **Explain.** Each row is alpha and the voxel position: three lesions instead of two. The first fit sits between the two and takes
+# too much of both. What is left on either side looks like two more. The loop never looks back.
 #
 # ## Ours, step by step
 #
@@ -106,7 +106,8 @@ lessons.fused_peaks()
 
 # %% [markdown]
 # **Explain.** Two equal Gaussians have two maxima only beyond 2 sigma. A *search for maxima* can do no better. A fit can: the
-# joint refit resolves pairs from about 1.25 sigma on, where noise allows. The paper's loop needs about 4.
+# joint refit resolves pairs from about 1.25 sigma on, where noise allows. The paper's loop finds a third one until they are more
+# than 4 sigma apart.
 #
 # ## A whole case
 
@@ -115,9 +116,13 @@ case = sample_case("gad")
 found = detect(case.heatmap.data, case.config)
 matching = match_points(found.filter(case.threshold).mu, case.truth, max_distance=6.0, spacing=case.heatmap.spacing)
 order = np.argsort(-found.alpha)
-alpha_figure(found.alpha[order], threshold=case.threshold)
+hits = match_points(found.mu[order], case.truth, max_distance=6.0, spacing=case.heatmap.spacing).matched_predicted
+alpha_figure(found.alpha[order], threshold=case.threshold, status=["TP" if hit else "FP" for hit in hits])
 
 # %% [markdown]
+# **Explain.** Green bars are true lesions, orange ones are not. What is doubtful has a small alpha: notebook 4 asks how good a
+# probability it is.
+#
 # ## The usual way: threshold, then connected components
 #
 # Binarise the map at tau, call each connected component a lesion. One number, tau, must do two jobs: *find* weak lesions (low

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -9,14 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from watching import Watched, notebook_of
+from playwright.sync_api import expect
+from watching import PATIENCE, Watched, notebook_of
 
 from lesionkit.detection import FitConfig
 from lesionkit.explorer import Explorer
 from lesionkit.labels import gaussian_heatmap
 from lesionkit.report import render_report
+from lesionkit.samples import sample
 from lesionkit.volume import Volume
-from lesionkit.widgets.cases import ShownCase
+from lesionkit.widgets.cases import ShownCase, sample_case
 from lesionkit.widgets.dashboard import Served, served
 from lesionkit.widgets.page import export_page
 
@@ -155,17 +159,21 @@ def dashboard() -> Iterator[Served]:
         yield server
 
 
-def test_explorer_in_jupyterlab(watched: Watched, lab: tuple[str, str, Path]) -> None:
+def open_in_lab(watched: Watched, lab: tuple[str, str, Path], name: str, *sources: str) -> None:
+    """Open a notebook of some cells, and run the first."""
     url, token, folder = lab
-    (folder / "explore.ipynb").write_text(
-        notebook_of(SETUP, "view.explorer.set_threshold(0.4); view.explorer.go_to(4)")
-    )
+    (folder / name).write_text(notebook_of(*sources))
     page = watched.page
-    page.goto(f"{url}/lab/tree/explore.ipynb?token={token}&reset")
+    page.goto(f"{url}/lab/tree/{name}?token={token}&reset")
     page.wait_for_selector(".jp-Notebook .jp-Cell")
     page.wait_for_function("document.querySelector('#jp-main-statusbar')?.innerText.includes('Idle')")
     page.locator(".jp-Notebook .jp-Cell .cm-content").first.click()
     page.keyboard.press("Control+Enter")
+
+
+def test_explorer_in_jupyterlab(watched: Watched, lab: tuple[str, str, Path]) -> None:
+    page = watched.page
+    open_in_lab(watched, lab, "explore.ipynb", SETUP, "view.explorer.set_threshold(0.4); view.explorer.go_to(4)")
     exercise(watched)
     # what code does to the state is seen in the view
     page.locator(".jp-Notebook .jp-Cell .cm-content").nth(1).click()
@@ -173,6 +181,72 @@ def test_explorer_in_jupyterlab(watched: Watched, lab: tuple[str, str, Path]) ->
     watched.wait_for("cursor", "4")
     page.wait_for_function("document.querySelector('input[data-name=threshold]').value === '0.4'")
     assert page.locator(".jp-RenderedText[data-mime-type*=error]").count() == 0
+    watched.check()
+
+
+LESSONS = """
+from lesionkit.widgets import Lesson, lessons
+from lesionkit.widgets.lesson import Drawing, Line, Slider, chart
+from IPython.display import display
+
+def fragile(x):
+    if x > 1:
+        raise RuntimeError("out of luck")
+    return Drawing([chart("a line", [Line(x=[0, 1], y=[0, x])], x=(0, 1), y=(0, 1))], f"x is {x:g}")
+
+gating = lessons.gating()
+display(gating, lessons.fused_peaks(), Lesson(fragile, x=Slider(label="x", value=0.5, low=0.0, high=2.0, step=0.5)))
+"""
+
+
+def test_lessons_in_jupyterlab(watched: Watched, lab: tuple[str, str, Path]) -> None:
+    page = watched.page
+    open_in_lab(watched, lab, "lessons.ipynb", LESSONS, "gating.change(distance=9.0, gate='before')")
+    page.wait_for_function("document.querySelectorAll('.lk-lesson[data-drawn]').length === 3")
+    gating, peaks, fragile = (page.locator(".lk-lesson").nth(n) for n in range(3))
+    picture, curve = ".lk-lesson canvas >> nth=0", ".lk-lesson canvas >> nth=1"
+    for canvas in page.locator(".lk-lesson canvas").all():
+        assert canvas.evaluate("c => new Set(c.getContext('2d').getImageData(0, 0, c.width, c.height).data).size > 2")
+
+    # a key on the slider: other pairs, another number, the mark in the chart moves
+    assert gating.locator(".lk-note").inner_text().startswith("7 hits, 3 false alarms, 2 missed")
+    before = [page.locator(s).evaluate("c => c.toDataURL()") for s in (picture, curve)]
+    slider = gating.locator("input[data-name=distance]")
+    slider.focus()
+    page.keyboard.press("Home")
+    expect(gating.locator(".lk-note")).to_have_text("0 hits, 10 false alarms, 9 missed: F1 0.00", timeout=PATIENCE)
+    expect(gating.locator("output").first).to_have_text("0.5")
+    after = [page.locator(s).evaluate("c => c.toDataURL()") for s in (picture, curve)]
+    assert all(a != b for a, b in zip(before, after, strict=True))
+
+    # a choice: the gate after the assignment makes fewer hits
+    slider.fill("4.5")
+    expect(gating.locator(".lk-note")).to_contain_text("F1 0.63", timeout=PATIENCE)
+    gating.locator("select[data-name=gate]").select_option("after")
+    expect(gating.locator(".lk-note")).to_contain_text("F1 0.53", timeout=PATIENCE)
+
+    # a drag: the peaks move apart until the profile has two maxima, and only the last value counts
+    box = peaks.locator("input[data-name=separation]").bounding_box()
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + box["width"] / 3, y)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] - 2, y, steps=8)
+    page.mouse.up()
+    expect(peaks.locator(".lk-note")).to_have_text("5.00 sigma apart: the profile has 2 maxima", timeout=PATIENCE)
+    expect(peaks.locator("figcaption").nth(2)).to_contain_text("paper's loop: 2 found")
+
+    # what goes wrong is seen, and is over with the next good value
+    fragile.locator("input").fill("2")
+    expect(fragile.get_by_role("alert")).to_have_text("out of luck", timeout=PATIENCE)
+    fragile.locator("input").fill("1")
+    expect(fragile.locator(".lk-note")).to_have_text("x is 1", timeout=PATIENCE)
+    expect(fragile.get_by_role("alert")).to_be_hidden()
+
+    # code moves the sliders
+    page.locator(".jp-Notebook .jp-Cell .cm-content").nth(1).click()
+    page.keyboard.press("Control+Enter")
+    expect(gating.locator("input[data-name=distance]")).to_have_value("9", timeout=PATIENCE)
+    expect(gating.locator("select[data-name=gate]")).to_have_value("before")
     watched.check()
 
 
@@ -227,6 +301,37 @@ def test_exported_page(watched: Watched, tmp_path: Path) -> None:
     watched.wait_drawn()
     assert watched.page.locator(".lk-head strong").inner_text() == "Four <lesions>"
     exercise(watched)
+    assert {url for url in watched.requests if not url.startswith(("data:", "blob:"))} == {path.as_uri()}
+
+
+def test_page_of_the_command_line(watched: Watched, tmp_path: Path) -> None:
+    """Two images, the network that fits them and the truth, as a person would type it."""
+    _, case = sample("gad")
+    path = tmp_path / "page.html"
+    command = [sys.executable, "-m", "lesionkit.cli", "export", *map(str, case.images), "--checkpoint", "gad"]
+    done = subprocess.run([*command, "--truth", str(case.points), "-o", str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert path.name in done.stdout
+    page = watched.page
+    page.goto(path.as_uri())
+    watched.wait_drawn()
+    explorer = sample_case("gad").explorer()  # the prediction that comes with the kit, by the same network
+    said = page.locator(".lk-score").inner_text()
+    assert said.split()[:5:2] == [str(n) for n in (explorer.score.tp, explorer.score.fp, explorer.score.fn)]
+    assert page.locator(".lk-head strong").inner_text() == case.images[0].name.removesuffix(".nii.gz")
+    assert page.locator(".lk-error").is_hidden()
+    start = watched.pixels(".lk-plane canvas")
+    page.locator(".lk").focus()
+    page.keyboard.press("Shift+ArrowRight")
+    watched.wait_for("cursor", "2")
+    assert watched.pixels(".lk-plane canvas") != start
+    where = np.array([float(v) for v in watched.read("position").split()])
+    assert np.abs(where - explorer.trajectory.moments[1].mu[0]).max() < 0.5
+    page.keyboard.press("End")
+    page.keyboard.press("r")
+    page.locator("tr[data-row]").first.click()
+    assert page.locator("tr[aria-selected=true] td").nth(2).inner_text() == f"{explorer.detections.alpha.max():.2f}"
+    watched.check()
     assert {url for url in watched.requests if not url.startswith(("data:", "blob:"))} == {path.as_uri()}
 
 
