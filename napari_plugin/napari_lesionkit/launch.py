@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from napari_lesionkit.widget import LesionkitWidget
 
+ROOM = (1400, 950)
+"""Width and height for pictures and the whole dock, in pixels, where the screen has them."""
+
 
 def launch(
     images: Sequence[str | Path] = (),
@@ -72,6 +75,7 @@ def launch(
     widget = dock(viewer)
     if heatmap is not None or not images:
         widget.begin(added[-1])
+        _make_room(viewer, widget)
         return viewer, widget
     widget.predict.setChecked(True)
     if checkpoint is None:
@@ -79,6 +83,7 @@ def launch(
     else:
         widget.network.use(checkpoint, added[::-1])
         widget.network.start()
+    _make_room(viewer, widget)
     return viewer, widget
 
 
@@ -86,6 +91,20 @@ def dock(viewer: napari.Viewer) -> LesionkitWidget:
     """Open the dock in a viewer."""
     widget: Any = viewer.window.add_plugin_dock_widget("lesionkit", "Step through lesion detection")[1]
     return widget
+
+
+def _make_room(viewer: napari.Viewer, widget: LesionkitWidget) -> None:
+    """Enlarge a window that is too small for the dock beside a picture, and show the whole picture."""
+    from qtpy.QtWidgets import QApplication
+
+    window = widget.window()
+    screen = window.screen().availableSize()
+    wide, high = ROOM
+    viewer.window.resize(
+        max(window.width(), min(wide, screen.width())), max(window.height(), min(high, screen.height()))
+    )
+    QApplication.processEvents()  # the picture gets its size
+    viewer.reset_view()
 
 
 def _check_screen() -> None:
