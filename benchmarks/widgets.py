@@ -41,7 +41,7 @@ MEASURE = """async ([name, values]) => {
         const drawn = +root.dataset.drawn, ack = +root.dataset.ack, start = performance.now();
         slider.value = value;
         slider.dispatchEvent(new Event('input', { bubbles: true }));
-        while (+root.dataset.drawn === drawn) await frame();
+        do await frame(); while (+root.dataset.drawn === drawn);
         taken.push(performance.now() - start);
         while (+root.dataset.ack <= ack && performance.now() - start < 5000) await frame();
         answered.push(performance.now() - start);

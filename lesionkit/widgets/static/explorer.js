@@ -15,7 +15,6 @@ class Explorer {
     this.zoom = 1;
     this.axis = 0;
     this.drawn = 0;
-    this.dirty = true;
     this.root = make("div.lk", { tabIndex: -1 }, el);
     this.root.classList.toggle("lk-compact", model.get("compact"));
     this.build();
@@ -105,7 +104,7 @@ class Explorer {
     this.queue.delete(command);
     this.queue.set(command, value);
     this.flush();
-    this.redraw();
+    this.redraw(true);
   }
 
   flush() {
@@ -341,24 +340,36 @@ class Explorer {
   }
 
   // ---- drawing ---------------------------------------------------------------------------------------------------
-  redraw() {
+  // What a person moves is drawn at once, but once a frame; all else with the next frame.
+  redraw(now = false) {
+    this.dirty = true;
+    if (now && !this.fresh) { this.fresh = true; this.paint(); }
     if (this.waiting) return;
     this.waiting = true;
     requestAnimationFrame(() => {
-      this.waiting = false;
-      try { this.draw(); } catch (error) { this.error.textContent = `The view failed: ${error.message}`; this.error.hidden = false; throw error; }
+      this.waiting = this.fresh = false;
+      if (this.dirty) this.paint();
     });
   }
+  paint() {
+    this.dirty = false;
+    try { this.draw(); } catch (error) { this.error.textContent = `The view failed: ${error.message}`; this.error.hidden = false; throw error; }
+  }
 
+  // First the canvases, which ask how large they are, then texts and controls: each change of those costs a new layout.
   draw() {
     const { scene, view } = this, frame = this.frame, steps = this.model.get("trajectory");
+    const n = Math.floor((frame.cursor + 1) / 3), ready = this.loaded === scene && this.heat, full = !this.model.get("compact");
+    if (ready) {
+      const lesions = this.moment(Math.min(n, steps.steps.length)), verdicts = this.verdicts(frame, lesions, n);
+      for (const plane of this.planes) if (!plane.box.hidden) this.drawPlane(plane, frame, steps, lesions, verdicts);
+      this.drawBars(frame, steps);
+      if (full) this.drawProfile(frame, steps, n);
+    }
     this.say(frame, steps, view);
-    if (this.loaded !== scene || !this.heat) return;
-    const n = Math.floor((frame.cursor + 1) / 3), lesions = this.moment(Math.min(n, steps.steps.length));
-    const verdicts = this.verdicts(frame, lesions, n);
-    for (const plane of this.planes) if (!plane.box.hidden) this.drawPlane(plane, frame, steps, lesions, verdicts);
-    this.drawBars(frame, steps);
-    if (!this.model.get("compact")) { this.drawProfile(frame, steps, n); this.fillTable(frame); }
+    if (!ready) return;
+    for (const plane of this.planes) if (!plane.box.hidden) this.sayPlane(plane, frame.position);
+    if (full) this.fillTable(frame);
     this.drawn += 1;
     this.root.dataset.drawn = this.drawn;
     this.root.dataset.ack = this.model.get("frame").ack;
@@ -482,6 +493,18 @@ class Explorer {
     if (overlay === "label") for (const point of frame.truth ?? []) add(point, 1);
     return { grey, warm: overlay === "none" ? null : warm, w, h };
   }
+  // Paint the slice, unless it is painted already: rings and crosshair lie over it.
+  paintPlane(plane, frame, steps, lesions) {
+    const { overlay, opacity } = this.view, slice = Math.round(frame.position[plane.across] / this.scene.stride);
+    const of = [this.loaded, this.heat, slice, overlay, opacity, ...(overlay === "residual" ? [lesions] : overlay === "label" ? [frame.truth, steps] : [])];
+    if (plane.painted?.length !== of.length || plane.painted.some((value, i) => value !== of[i])) {
+      const { grey, warm, w, h } = this.cut(plane, frame, steps, lesions);
+      paintSlice(plane.buffer, w, h, grey, warm, opacity);
+      plane.painted = of;
+    }
+    return [this.scene.shape[plane.right], this.scene.shape[plane.up]];
+  }
+
   get top() { return Math.max(this.scene.heat_high, 1e-12); }
 
   drawPlane(plane, frame, steps, lesions, verdicts) {
@@ -490,8 +513,7 @@ class Explorer {
     const g = this.geometry(plane), { sigma } = steps, scene = this.scene, across = plane.across, flat = scene.shape[across] === 1;
     c.fillStyle = "#000";
     c.fillRect(0, 0, g.width, g.height);
-    const { grey, warm, w, h } = this.cut(plane, frame, steps, lesions);
-    paintSlice(plane.buffer, w, h, grey, warm, this.view.opacity);
+    const [w, h] = this.paintPlane(plane, frame, steps, lesions);
     c.save();
     c.translate(g.width / 2, g.height / 2);
     c.scale(g.sign, 1);
@@ -535,10 +557,14 @@ class Explorer {
       c.textAlign = "right"; c.fillText(r, g.width - 6, g.height / 2);
       c.textAlign = "center"; c.fillText(plane.high[1], g.width / 2, 11); c.fillText(plane.low[1], g.width / 2, g.height - 10);
     }
-    const mm = scene.anatomical ? ` ${plane.axis} = ${number(this.mm(at)[across], 1)} mm` : "";
-    plane.caption.textContent = scene.ndim === 2 ? "" : scene.anatomical ? `${plane.name}${mm}` : `${plane.name} · slice ${Math.round(at[across])}`;
+  }
+
+  sayPlane(plane, at) {
+    const { scene } = this, across = plane.across;
+    const text = scene.ndim === 2 ? "" : scene.anatomical ? `${plane.name} ${plane.axis} = ${number(this.mm(at)[across], 1)} mm` : `${plane.name} · slice ${Math.round(at[across])}`;
+    if (plane.caption.textContent !== text) plane.caption.textContent = text;
     if (document.activeElement !== plane.slider) plane.slider.value = Math.round(at[across] / scene.stride);
-    plane.slider.hidden = flat;
+    plane.slider.hidden = scene.shape[across] === 1;
   }
 
   mm(p) { const a = this.scene.affine; return [0, 1, 2].map((r) => a[r][0] * p[0] + a[r][1] * p[1] + a[r][2] * p[2] + a[r][3]); }
