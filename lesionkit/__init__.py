@@ -10,8 +10,9 @@ Annotations. MILLanD workshop at MICCAI 2022.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from lesionkit._lazy import load_on_use
 
 if TYPE_CHECKING:
     from lesionkit.detection import Detections, FitConfig, detect, fit_steps
@@ -49,14 +50,4 @@ _HOME = {
     "write_volume": "io",
 }
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = load_on_use(__name__, _HOME)
