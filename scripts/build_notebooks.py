@@ -1,7 +1,9 @@
 """Build the notebooks from `notebooks/source/*.py` (percent format): copies to read, for students, and with solutions.
 
 Run from the repository: `python scripts/build_notebooks.py [NAME ...]`; `--no-run` leaves the copies to read alone. A
-rebuild gives the same bytes: cell ids come from place and kind, outputs keep pictures, tables and text only.
+rebuild on the same machine gives the same bytes: cell ids come from place and kind, outputs keep pictures, tables and
+text only, none of them says how long something took. `--check` builds again, writes nothing, and says which cells
+differ from the copies that are there.
 
 In a source, lines between `# solution` and `# end` in a cell tagged `exercise` are what students are to write.
 """
@@ -13,6 +15,8 @@ import hashlib
 import os
 import re
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,24 +44,48 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="such as 03_detection; all by default")
     parser.add_argument("--no-run", action="store_true", help="build the students' copies and solutions only")
+    parser.add_argument("--check", action="store_true", help="compare a new build with the copies, and write nothing")
     wanted = parser.parse_args()
+    same = True
     sources = sorted((FOLDER / "source").glob("*.py"))
     for source in sources:
         if wanted.names and source.stem not in wanted.names:
             continue
-        build(source, run=not wanted.no_run)
-        print(source.stem)
-    return 0
+        if wanted.check:
+            differences = compared(source, run=not wanted.no_run)
+            print(f"{source.stem}:", "; ".join(differences) or "the same bytes", flush=True)
+            same = same and not differences
+        else:
+            build(source, run=not wanted.no_run)
+            print(source.stem, flush=True)
+    return 0 if same else 1
 
 
 def build(source: Path, *, run: bool, folder: Path = FOLDER) -> None:
     """Write all copies of one notebook."""
-    name = source.stem
+    for place, notebook in copies(source, run=run):
+        write(folder / place, notebook)
+
+
+def copies(source: Path, *, run: bool) -> Iterator[tuple[str, Any]]:
+    """Make all copies of one notebook; gives where each belongs."""
     for kind in ("student", "solution"):
-        write(folder / kind / f"{name}.ipynb", read(source, kind))
+        yield f"{kind}/{source.stem}.ipynb", read(source, kind)
     if run:
-        path = folder / f"{name}.ipynb"
-        write(path, executed(read(source, "reader")))
+        yield f"{source.stem}.ipynb", executed(read(source, "reader"))
+
+
+def compared(source: Path, *, run: bool, folder: Path = FOLDER) -> list[str]:
+    """Say what differs between a new build and the copies that are there."""
+    differences = []
+    for place, made in copies(source, run=run):
+        path = folder / place
+        if path.read_text(encoding="utf-8") == text_of(made):
+            continue
+        pairs = zip(nbformat.read(path, 4).cells, made.cells, strict=False)
+        cells = [str(number) for number, (old, new) in enumerate(pairs) if old != new]
+        differences.append(f"{place} differs in cells {', '.join(cells) or 'added or removed'}")
+    return differences
 
 
 def read(source: Path, kind: str) -> Any:
@@ -94,14 +122,20 @@ def badges(where: str) -> str:
     )
 
 
-def executed(notebook: Any, *, folder: Path = FOLDER, timeout: float = 3600) -> Any:
-    """Run a notebook, and keep what can be read anywhere and is the same each time."""
+def executed(notebook: Any, *, timeout: float = 3600) -> Any:
+    """Run a notebook, and keep what can be read anywhere and is the same each time.
+
+    It runs where no patients have been fetched: no real one comes into a copy.
+    """
+    for name in ("LESIONKIT_DATA", "LESIONKIT_FAST"):
+        os.environ.pop(name, None)
     os.environ |= {"LESIONKIT_STATIC": "1", "OMP_NUM_THREADS": THREADS, "OMP_WAIT_POLICY": "passive"}
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
-    NotebookClient(
-        notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(folder)}},
-        record_timing=False, allow_errors=False,
-    ).execute()  # fmt: skip
+    with tempfile.TemporaryDirectory() as empty:
+        NotebookClient(
+            notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": empty}},
+            record_timing=False, allow_errors=False,
+        ).execute()  # fmt: skip
     for cell in notebook.cells:
         if cell.cell_type != "code":
             continue
@@ -126,10 +160,15 @@ def cleaned(output: Any) -> Any:
 
 
 def write(path: Path, notebook: Any) -> None:
-    """Write a notebook, with a newline at its end."""
+    """Write a notebook."""
     path.parent.mkdir(exist_ok=True, parents=True)
+    path.write_text(text_of(notebook), encoding="utf-8")
+
+
+def text_of(notebook: Any) -> str:
+    """Return the text of a notebook's file, with a newline at its end."""
     nbformat.validate(notebook)
-    path.write_text(nbformat.writes(notebook).rstrip("\n") + "\n", encoding="utf-8")
+    return str(nbformat.writes(notebook)).rstrip("\n") + "\n"
 
 
 if __name__ == "__main__":

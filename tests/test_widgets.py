@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import base64
 import gzip
+import io
 import json
 import re
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+from lesionkit.checkpoints import load_checkpoint
 from lesionkit.detection import FitConfig
 from lesionkit.explorer import Explorer
+from lesionkit.io import write_volume
 from lesionkit.labels import gaussian_heatmap
+from lesionkit.model import UNet
+from lesionkit.samples import real_patients, sample
+from lesionkit.training import load_case
+from lesionkit.volume import Volume
 from lesionkit.widgets import ExplorerWidget, compare_sigmas, explore, export_page, lessons
-from lesionkit.widgets.cases import SAMPLES, SCENES, sample_case, user_case
+from lesionkit.widgets.cases import SAMPLES, SCENES, own_case, sample_case, user_case
 from lesionkit.widgets.lesson import Drawing, Lesson, Line, Slider, chart
+from lesionkit.widgets.live import compare_maps, loss_share
 from lesionkit.widgets.packing import pack_case, pack_frame, pack_trajectory
+from lesionkit.widgets.printing import print_explorer
 
 POINTS = np.array([(8.2, 9.1, 7.7), (8.4, 9.0, 10.4), (14.0, 5.2, 12.3)])
 HEATMAP = gaussian_heatmap(POINTS, (20, 18, 16), 1.0, weights=[1.0, 0.8, 0.4])
@@ -178,6 +189,62 @@ def test_samples_can_be_shown(name) -> None:
     assert case.heatmap.data.max() > 0
     assert case.truth is not None
     assert case.image is None or case.image.same_grid(case.heatmap)
+
+
+def test_a_real_patient_is_shown_where_one_was_fetched_and_the_users_image_before_it(
+    tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LESIONKIT_DATA", raising=False)
+    assert own_case() is None
+    assert "lesionkit fetch ljubljana" in capsys.readouterr().out
+    patient = tmp_path / "ljubljana" / "cross" / "patient07"
+    patient.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    affine = np.diag([-1.0, 1.0, 1.0, 1.0])  # not RAS+
+    lesions = np.zeros((40, 36, 32), np.int16)
+    lesions[10:13, 20:24, 15:18] = 1
+    lesions[30:33, 8:10, 6:8] = 2
+    image = (100 + 5 * rng.standard_normal(lesions.shape) + 80 * (lesions > 0)).astype(np.float32)
+    image[np.pad(np.zeros((32, 28, 24), bool), 4, constant_values=True)] = 0  # skull-stripped
+    for name, data in (("FLAIR", image), ("lesions", lesions)):
+        write_volume(patient / f"{name}.nii.gz", Volume(data, affine))
+    case = own_case()
+    assert case is not None
+    assert case.title.startswith("patient07")
+    assert case.image is not None
+    # the truth is where the image is bright, whichever way the axes run
+    assert (case.image.data[tuple(np.rint(case.truth).astype(int).T)] > 150).all()
+    assert case.explorer().score is not None
+    assert own_case(patient / "FLAIR.nii.gz").title == "FLAIR"
+    monkeypatch.setenv("LESIONKIT_DATA", str(tmp_path / "ljubljana"))
+    assert real_patients() == [patient]
+
+
+def test_lines_and_rings_keep_their_colours_beside_an_mri() -> None:
+    image = 100 + 20 * np.random.default_rng(0).standard_normal(HEATMAP.shape)
+    explorer = explorer_of(image=image)
+    explorer.last()
+    for png in (
+        print_explorer(explorer),
+        lessons.sigma_on_a_case(sample_case("flair"))._repr_mimebundle_()[0]["image/png"],
+    ):
+        data = png if isinstance(png, bytes) else base64.b64decode(png)
+        pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).reshape(-1, 3).astype(int)
+        assert (pixels == 255).all(axis=1).any()
+        blue_or_green = [(47, 191, 143), (74, 168, 255)]
+        assert min(np.abs(pixels - colour).max(axis=1).min() for colour in blue_or_green) <= 6
+
+
+def test_loss_of_a_whole_case_is_a_share_of_predicting_nothing() -> None:
+    case, shipped = load_case(sample("gad")[1]), load_checkpoint("gad")
+    share = loss_share(shipped.model, case, sigma=1.25)
+    assert 0 < share < 1
+    torch.manual_seed(0)
+    assert loss_share(UNet(shipped.model.config).eval(), case, sigma=1.25) > 1
+    picture = compare_maps({"shipped": shipped}, case)
+    assert picture.data == compare_maps({"shipped": shipped}, case).data
+    assert Image.open(io.BytesIO(picture.data)).width > 400
 
 
 def test_unknown_sample_and_missing_image_say_what_is_wanted() -> None:

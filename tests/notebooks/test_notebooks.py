@@ -51,10 +51,24 @@ def test_students_copy_stops_at_its_check(name: str, monkeypatch: pytest.MonkeyP
     assert [cell.metadata.get("tags") for cell in failed] == [["check"]]
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::RuntimeWarning")
+def test_building_again_gives_the_same_bytes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("LESIONKIT_DATA", "LESIONKIT_FAST", "LESIONKIT_STATIC", "OMP_NUM_THREADS", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # the build sets its own, which this takes back
+    source = ROOT / "notebooks" / "source" / "03_detection.py"  # widgets, lessons and charts
+    build_notebooks.build(source, run=True, folder=tmp_path)
+    assert build_notebooks.compared(source, run=True, folder=tmp_path) == []
+    path = tmp_path / "student" / f"{source.stem}.ipynb"
+    path.write_text(path.read_text(encoding="utf-8").replace("by_hand", "by_head"), encoding="utf-8")
+    assert build_notebooks.compared(source, run=False, folder=tmp_path) == [
+        f"student/{path.name} differs in cells 5, 6"
+    ]
+
+
 @pytest.mark.parametrize("source", SOURCES, ids=NAMES)
 def test_committed_copies_are_those_of_the_source(source: Path) -> None:
     for kind in ("student", "solution"):
-        made = nbformat.writes(build_notebooks.read(source, kind)).rstrip("\n") + "\n"
+        made = build_notebooks.text_of(build_notebooks.read(source, kind))
         assert (ROOT / "notebooks" / kind / f"{source.stem}.ipynb").read_text(encoding="utf-8") == made
     reader = nbformat.read(ROOT / "notebooks" / f"{source.stem}.ipynb", 4)
     expected = build_notebooks.read(source, "reader")

@@ -555,7 +555,7 @@ class Explorer {
       const [l, r] = this.flipped(plane) ? [plane.high[0], plane.low[0]] : [plane.low[0], plane.high[0]];
       c.textAlign = "left"; c.fillText(l, 6, g.height / 2);
       c.textAlign = "right"; c.fillText(r, g.width - 6, g.height / 2);
-      c.textAlign = "center"; c.fillText(plane.high[1], g.width / 2, 11); c.fillText(plane.low[1], g.width / 2, g.height - 10);
+      c.textAlign = "center"; c.fillText(plane.high[1], g.width < 300 ? g.width - 12 : g.width / 2, 11); c.fillText(plane.low[1], g.width / 2, g.height - 10);  // the caption is on the left
     }
   }
 
