@@ -122,21 +122,19 @@ def picture_of(figure: Figure) -> bytes:
     return small.getvalue()
 
 
-def _heat(name: str, colours: Sequence[str], *, clear: bool) -> Any:
-    """Colour map; `clear` lets what lies below show through near 0."""
+def _heat(colours: Sequence[str], cover: float) -> np.ndarray:
+    """Return 256 colours that let what lies below show through near 0, and cover that share of it above."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    table = LinearSegmentedColormap.from_list(name, list(colours))(np.linspace(0, 1, 256))
-    if clear:
-        table[:, 3] = np.clip((np.linspace(0, 1, 256) - 0.03) / 0.22, 0, 1) * 0.75
-    return LinearSegmentedColormap.from_list(name, table)
+    table = LinearSegmentedColormap.from_list("heat", list(colours))(np.linspace(0, 1, 256))
+    table[:, 3] = np.clip((np.linspace(0, 1, 256) - 0.03) / 0.22, 0, 1) * cover
+    return np.asarray(table)
 
 
-def _signed() -> Any:
+def _signed(cover: float = 0.75) -> Any:
     from matplotlib.colors import LinearSegmentedColormap
 
-    warm = _heat("warm", HEAT_COLOURS, clear=True)(np.linspace(0, 1, 256))
-    cold = _heat("cold", COLD_COLOURS[::-1], clear=True)(np.linspace(0, 1, 256))
+    warm, cold = _heat(HEAT_COLOURS, cover), _heat(COLD_COLOURS[::-1], cover)
     return LinearSegmentedColormap.from_list("signed", np.concatenate([cold[::-1], warm]), N=512)
 
 
@@ -157,7 +155,8 @@ def _print_plane(axes: Axes, explorer: Explorer, overlay: str, plane: tuple[str,
     top = max(float(explorer.heatmap.max()), 1e-12)
     if overlay != "none":
         maps = {"heatmap": explorer.heatmap, "residual": explorer.residual, "label": explorer.label}
-        axes.imshow(cut(maps[overlay]), cmap=_signed(), vmin=-top, vmax=top, interpolation="nearest", **shown)
+        cover = 1.0 if explorer.image is None else 0.75
+        axes.imshow(cut(maps[overlay]), cmap=_signed(cover), vmin=-top, vmax=top, interpolation="nearest", **shown)
     normal = 0 if flat else across
     if explorer.truth is not None and explorer.score is not None:
         found = explorer.score.matched_true
@@ -198,15 +197,16 @@ def _ring(axes: Axes, x: float, y: float, rx: float, ry: float, colour: str, *, 
 
 
 def _tissue(explorer: Explorer) -> tuple[np.ndarray, np.ndarray]:
-    """First and last voxel of the tissue, and some more around."""
+    """First and last voxel of the tissue, or of the hills of a bare map, and some more around."""
     last = np.array(explorer.heatmap.shape) - 1
     if explorer.image is None:
-        return np.zeros_like(last), last
-    where = np.nonzero(explorer.image > 0.05 * _bright(explorer.image))
+        where, around = np.nonzero(explorer.heatmap > 0.1 * explorer.heatmap.max()), 6
+    else:
+        where, around = np.nonzero(explorer.image > 0.05 * _bright(explorer.image)), 4
     if not where[0].size:
         return np.zeros_like(last), last
     low, high = (np.array([f(axis) for axis in where]) for f in (np.min, np.max))
-    return np.maximum(low - 4, 0), np.minimum(high + 4, last)
+    return np.maximum(low - around, 0), np.minimum(high + around, last)
 
 
 def _bright(image: np.ndarray) -> float:
@@ -221,7 +221,7 @@ def _print_bars(axes: Axes, explorer: Explorer) -> None:
     colours = [VERDICT_COLOURS[word] for word in outcome.verdicts]
     axes.bar(np.array(outcome.found, dtype=int) + 1, outcome.alpha, color=colours, width=0.85)
     axes.axhline(explorer.threshold, color="#16202c", lw=1, ls="--")
-    axes.set(xlim=(0.3, max(len(explorer.steps), 1) + 0.7), xlabel="iteration", ylabel="alpha")
+    axes.set(xlim=(0.3, max(len(explorer.steps), 8) + 0.7), xlabel="iteration", ylabel="alpha")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     quiet(axes)
 

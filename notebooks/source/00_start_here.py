@@ -39,8 +39,8 @@ print(case.title, case.heatmap.shape, "voxels of", case.heatmap.spacing, "mm;", 
 # %% [markdown]
 # ## Look inside a detection
 #
-# **Predict.** The map below has one bright hill a lesion. The detector takes the highest hill first. Which bar will be the
-# last one to be a *hit*: before or after the first *false alarm*?
+# **Predict.** The map below has one bright hill a lesion. The detector takes the highest hill first. Will all *hits* (true
+# lesions) come before the first *false alarm*?
 #
 # **Move.** Click into the view. Arrow keys step through *maximum, fit, subtract*; with Shift a whole iteration; the space bar
 # plays. Drag the dashed line in the bars. Click a row of the table. Press `r` for the residual.
@@ -52,9 +52,10 @@ ExplorerWidget(explorer, title=case.title)
 
 # %% [markdown]
 # **Explain.** Each bar is one fitted Gaussian, in the order in which they were found; its height is alpha, the mass that was
-# fitted. Green is a hit, orange a false alarm, grey below the threshold. A white + is a true lesion that was found, a dashed blue
-# ring one that was missed. Here a false alarm comes before the last two hits: the order is by *height* of the hill, and a broad
-# hill of a large lesion is low, though its mass is not.
+# fitted. Green is a hit, orange a false alarm, grey below the threshold; a white + is a true lesion that was found, a dashed blue
+# ring one that was missed. The last two hits are large lesions: their hills are broader than one Gaussian, what a fit leaves of
+# them looks like new hills, and these are taken back into the same lesion (dotted bars). So they stand where they were fitted
+# last, after the false alarm.
 #
 # ## The threshold
 #
