@@ -1,6 +1,6 @@
 """Build the notebooks from `notebooks/source/*.py` (percent format): copies to read, for students, and with solutions.
 
-Run from the repository: `python scripts/build_notebooks.py [NAME ...]`; `--no-run` leaves the copies to read alone. A
+Run from the repository: `python scripts/build_notebooks.py [NAME ...]`; `--no-run` renews texts only. A
 rebuild on the same machine gives the same bytes: cell ids come from place and kind, outputs keep pictures, tables and
 text only, none of them says how long something took. `--check` builds again, writes nothing, and says which cells
 differ from the copies that are there.
@@ -11,6 +11,7 @@ In a source, lines between `# solution` and `# end` in a cell tagged `exercise` 
 from __future__ import annotations
 
 import argparse
+import base64
 import hashlib
 import os
 import re
@@ -32,6 +33,9 @@ THREADS = "2"
 """Of the kernel: sums of floats depend on their order, and so on the number of threads."""
 KEPT = ("image/png", "text/html", "text/plain")
 """What outputs of the copies to read may hold."""
+PICTURES = FOLDER.parent / "docs" / "lessons"
+MAIN = {"00_start_here": 0, "01_labels": 1, "02_training": 0, "03_detection": 1, "04_calibration": 3, "05_transfer": 0}
+"""Which of a notebook's pictures stands for it in the gallery."""
 COLAB = f"""import sys
 
 if "google.colab" in sys.modules:
@@ -43,7 +47,9 @@ def main() -> int:
     """Build what is named, or all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="such as 03_detection; all by default")
-    parser.add_argument("--no-run", action="store_true", help="build the students' copies and solutions only")
+    parser.add_argument(
+        "--no-run", action="store_true", help="renew texts only; outputs stay, where no code has changed"
+    )
     parser.add_argument("--check", action="store_true", help="compare a new build with the copies, and write nothing")
     wanted = parser.parse_args()
     same = True
@@ -61,24 +67,46 @@ def main() -> int:
     return 0 if same else 1
 
 
-def build(source: Path, *, run: bool, folder: Path = FOLDER) -> None:
-    """Write all copies of one notebook."""
-    for place, notebook in copies(source, run=run):
+def build(source: Path, *, run: bool, folder: Path = FOLDER, pictures: Path = PICTURES) -> None:
+    """Write all copies of one notebook, and its main picture."""
+    for place, notebook in copies(source, run=run, folder=folder):
         write(folder / place, notebook)
+    if run:
+        pictures.mkdir(exist_ok=True, parents=True)
+        (pictures / f"{source.stem}.png").write_bytes(pictures_of(notebook)[MAIN[source.stem]])
 
 
-def copies(source: Path, *, run: bool) -> Iterator[tuple[str, Any]]:
+def pictures_of(notebook: Any) -> list[bytes]:
+    """Return the pictures of a notebook that was run."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [base64.b64decode(o.data["image/png"]) for o in outputs if "image/png" in o.get("data", {})]
+
+
+def copies(source: Path, *, run: bool, folder: Path = FOLDER) -> Iterator[tuple[str, Any]]:
     """Make all copies of one notebook; gives where each belongs."""
     for kind in ("student", "solution"):
         yield f"{kind}/{source.stem}.ipynb", read(source, kind)
+    place = f"{source.stem}.ipynb"
     if run:
-        yield f"{source.stem}.ipynb", executed(read(source, "reader"))
+        yield place, executed(read(source, "reader"))
+    elif (folder / place).is_file():
+        notebook = read(source, "reader")
+        before = nbformat.read(folder / place, 4).cells
+        new, old = ([cell.source for cell in cells if cell.cell_type == "code"] for cells in (notebook.cells, before))
+        if new != old:
+            raise SystemExit(f"{source.name}: its code has changed since it was run; run it again, without --no-run")
+        outputs = iter([cell for cell in before if cell.cell_type == "code"])
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                ran = next(outputs)
+                cell.outputs, cell.execution_count = ran.outputs, ran.execution_count
+        yield place, notebook
 
 
 def compared(source: Path, *, run: bool, folder: Path = FOLDER) -> list[str]:
     """Say what differs between a new build and the copies that are there."""
     differences = []
-    for place, made in copies(source, run=run):
+    for place, made in copies(source, run=run, folder=folder):
         path = folder / place
         if path.read_text(encoding="utf-8") == text_of(made):
             continue

@@ -77,13 +77,14 @@ def print_maps(
     maps: Mapping[str, Float[np.ndarray, "i j"] | None],
     points: Float[np.ndarray, "n 2"],
 ) -> bytes:
-    """Draw maps from 0 to 1 over one slice, beside each other; rings around the points."""
+    """Draw maps from 0 to 1 over one slice, beside each other, and over a darker one; rings around the points."""
     figure = sheet(2.7 * len(maps), 2.7 * grey.shape[1] / grey.shape[0] + 0.3)
     low, high = np.percentile(grey[grey > grey.min()], (0.5, 99.8))
     for axes, (name, one) in zip(figure.subplots(1, len(maps), squeeze=False)[0], maps.items(), strict=True):
-        axes.imshow(grey.T, cmap="gray", vmin=low, vmax=high, origin="lower", interpolation="bilinear")
+        bright = high if one is None else low + 1.7 * (high - low)
+        axes.imshow(grey.T, cmap="gray", vmin=low, vmax=bright, origin="lower", interpolation="bilinear")
         if one is not None:
-            axes.imshow(one.T, cmap=_signed(), vmin=-1, vmax=1, origin="lower", interpolation="nearest")
+            axes.imshow(one.T, cmap=_signed(1.0), vmin=-1, vmax=1, origin="lower", interpolation="nearest")
         for x, y in points:
             _ring(axes, x, y, 4.0, 4.0, VERDICT_COLOURS["tp"], lw=1.2)
         axes.set_title(name, fontsize=9)

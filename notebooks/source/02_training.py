@@ -81,10 +81,10 @@ print("stopped at step", watch.history[-1][0], "of", STEPS)
 
 # %% [markdown]
 # **Explain.** First the background: nothing is right almost everywhere, and the loss comes down to that of predicting nothing.
-# Then anything bright. Only then what makes a lesion one, and the loss goes below the line. F1 can rise before that: for a
-# detection it is enough that lesions are *brighter in the map* than the rest. Each Gaussian has a peak of
-# $(2\pi\sigma^2)^{-3/2}$, far below 1, so labels are scaled to peak near 1 for the loss; otherwise an exponential output would
-# hardly move.
+# Then anything bright. Only then what makes a lesion one, and the loss goes well below the line, which takes longer than this
+# notebook has. F1 rises before that: for a detection it is enough that lesions are *brighter in the map* than the rest. Each
+# Gaussian has a peak of $(2\pi\sigma^2)^{-3/2}$, far below 1, so labels are scaled to peak near 1 for the loss; otherwise an
+# exponential output would hardly move.
 #
 # ## Overfitting
 #
@@ -102,8 +102,8 @@ for name, losses in alone.losses.items():
     print(f"{name}: loss {losses[0]:.2f} -> {losses[-1]:.2f} of predicting nothing")
 
 # %% [markdown]
-# **Explain.** The patient's own loss goes on falling; that of the other one stops above it: lesions are rare, and a network soon
-# knows the ten it sees by heart. What helps is more patients, first of all, then augmentation. It moves image and *points*
+# **Explain.** The patient's own loss goes on falling; that of the other one stays far above it, worse than predicting nothing, and
+# F1 on others does not rise: a network soon knows ten lesions by heart. What helps is more patients, first of all, then augmentation. It moves image and *points*
 # together and draws the label afterwards, so that a rotated label is exact, and no label is ever interpolated.
 #
 # ### Exercise: what sigma does to the target

@@ -56,7 +56,7 @@ def test_building_again_gives_the_same_bytes(monkeypatch: pytest.MonkeyPatch, tm
     for name in ("LESIONKIT_DATA", "LESIONKIT_FAST", "LESIONKIT_STATIC", "OMP_NUM_THREADS", "OMP_WAIT_POLICY"):
         monkeypatch.setenv(name, "")  # the build sets its own, which this takes back
     source = ROOT / "notebooks" / "source" / "03_detection.py"  # widgets, lessons and charts
-    build_notebooks.build(source, run=True, folder=tmp_path)
+    build_notebooks.build(source, run=True, folder=tmp_path, pictures=tmp_path)
     assert build_notebooks.compared(source, run=True, folder=tmp_path) == []
     path = tmp_path / "student" / f"{source.stem}.ipynb"
     path.write_text(path.read_text(encoding="utf-8").replace("by_hand", "by_head"), encoding="utf-8")
@@ -83,7 +83,8 @@ def test_copy_to_read_is_small_and_has_figures(name: str) -> None:
     nbformat.validate(notebook)
     outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
     assert not [o for o in outputs if o.output_type == "error"]
-    assert [o for o in outputs if "image/png" in o.get("data", {})]
+    main = build_notebooks.pictures_of(notebook)[build_notebooks.MAIN[name]]
+    assert (build_notebooks.PICTURES / f"{name}.png").read_bytes() == main
     assert not [o for o in outputs if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]
 
 
