@@ -34,7 +34,6 @@ exclude_patterns = ["_build"]
 nb_execution_mode = "off"
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
-# links to files of the repository that are no pages; attributes of several classes that have one name
 # links to files of the repository that are no pages; attributes of several classes that share a name
 suppress_warnings = ["myst.xref_missing", "ref.python"]
 
