@@ -402,13 +402,15 @@ def heatmap_figure(image: Volume, heatmap: Volume, *, n_slices: int = 8) -> go.F
     return _styled(figure).update_layout(height=80 + 260 * rows)
 
 
-def reliability_figure(curves: Mapping[str, tuple[Reliability, SmoothReliability]]) -> go.Figure:
+def reliability_figure(curves: Mapping[str, tuple[Reliability, SmoothReliability]], *, note: str = "") -> go.Figure:
     """Draw predicted probability against the share of true lesions (paper, figure 2a).
 
     Parameters
     ----------
     curves
         Name -> binned and smooth reliability, such as alpha before and after the fit.
+    note
+        Said beside the name of the horizontal axis.
 
     Returns
     -------
@@ -441,7 +443,8 @@ def reliability_figure(curves: Mapping[str, tuple[Reliability, SmoothReliability
         points.update(marker={"color": colour, "size": size}, customdata=bins.count[filled], legendgroup=name)
         hover = "predicted %{x:.2f}<br>true %{y:.2f}<br>%{customdata} candidates<extra></extra>"
         figure.add_trace(points.update(name=f"{name}: ECE {bins.ece:.3f}", hovertemplate=hover))
-    figure.update_xaxes(title="predicted existence probability", range=[-0.02, 1.02])
+    axis = "predicted existence probability" + (f" ({note})" if note else "")
+    figure.update_xaxes(title=axis, range=[-0.02, 1.02])
     figure.update_yaxes(title="share of true lesions", range=[-0.02, 1.02])
     return _styled(figure)
 

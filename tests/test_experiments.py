@@ -84,7 +84,7 @@ def test_each_run_leaves_its_config_predictions_and_metrics(cohort, finished):
         assert described["run"]["name"] == name
         assert described["config"]["seed"] == 0
     found = read_predictions(folder, "heatmap_s1.25_0", cohort)
-    assert set(found) == {(m, s) for m in ("fit", "all") for s in ("validation", "test")} | {("cc", "test")}
+    assert set(found) == {(m, s) for m in ("fit", "all", "paper") for s in ("validation", "test")} | {("cc", "test")}
     row = result.loc["heatmap_s1.25_0"]
     again = score_points(found["fit", "test"], row["threshold"], max_distance=12).pooled
     assert again.f1 == pytest.approx(row["f1"], abs=1e-6)

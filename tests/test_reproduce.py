@@ -63,13 +63,22 @@ def test_presets_fill_every_row_of_every_table(name):
 
 
 def test_one_command_makes_the_report_and_only_once(tmp_path):
-    with pytest.raises(DataError, match="heatmap_s1.25_0"):
+    with pytest.raises(DataError, match=r"heatmap_s1\.25_0"):
         reproduce(tmp_path, CONFIG, n_jobs=1, only_report=True)
     seen = []
     page, text = reproduce(tmp_path, CONFIG, n_jobs=1, progress=lambda *counts: seen.append(counts))
     assert seen[-1] == (15, 15)
     markdown = text.read_text()
-    for title in ("claims", "Tables 1 and 3", "Tables 2 and 4", "Sigma and", "clicks", "Figure 2a", "Figure 2b", "conformal"):
+    for title in (
+        "claims",
+        "Tables 1 and 3",
+        "Tables 2 and 4",
+        "Sigma and",
+        "clicks",
+        "Figure 2a",
+        "Figure 2b",
+        "conformal",
+    ):
         assert title in markdown
     detection = markdown.split("## Tables 1 and 3")[1].split("##")[0]
     assert "(86.3 ± 0.24)" in detection
@@ -79,7 +88,7 @@ def test_one_command_makes_the_report_and_only_once(tmp_path):
     assert len(rows) == 5
     assert not any("| - |" in row for row in rows)
     html = page.read_text()
-    assert html.count('class="plotly-graph-div"') == 9
+    assert html.count('class="plotly-graph-div"') == 10
     assert "<script src" not in html  # opens offline
     assert 'src="http' not in html
     assert "<link" not in html
