@@ -30,7 +30,7 @@ extensions = [
     "sphinx-mathjax-offline",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "jupyter_execute"]  # the second: where myst-nb puts pictures
 nb_execution_mode = "off"
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3

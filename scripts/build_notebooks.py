@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import copy
 import hashlib
 import os
 import re
@@ -159,6 +160,7 @@ def executed(notebook: Any, *, timeout: float = 3600) -> Any:
         os.environ.pop(name, None)
     os.environ |= {"LESIONKIT_STATIC": "1", "OMP_NUM_THREADS": THREADS, "OMP_WAIT_POLICY": "passive"}
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
+    metadata = copy.deepcopy(notebook.metadata)
     with tempfile.TemporaryDirectory() as empty:
         NotebookClient(
             notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": empty}},
@@ -168,7 +170,7 @@ def executed(notebook: Any, *, timeout: float = 3600) -> Any:
         if cell.cell_type != "code":
             continue
         cell.outputs = [output for output in map(cleaned, cell.outputs) if output is not None]
-    notebook.metadata.pop("widgets", None)
+    notebook.metadata = metadata  # without the version of Python, and widgets that no kernel has any more
     return notebook
 
 
