@@ -29,9 +29,11 @@ class LongitudinalConfig:
     sigma_mm: float = 2.0
     """Standard deviation of a new lesion in the map, mm, the same along every axis."""
     certain: float = 10.0
-    """Rise that counts as a lesion for certain (alpha 1), in standard deviations of the change elsewhere."""
+    """Rise that counts as a lesion for certain (alpha 1), in standard deviations of the change around it."""
     brightness: float = 0.5
     """A new lesion is brighter than the brain's median by this at the second visit, in spreads of its intensities."""
+    around_mm: float = 8.0
+    """How far around a place its noise is measured: changes are larger along folds and ventricles than elsewhere."""
     drift_mm: float = 20.0
     """Changes wider than this are differences of coil and bias, and are taken out."""
     rim_mm: float = 5.0
@@ -41,7 +43,7 @@ class LongitudinalConfig:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        for name in ("sigma_mm", "certain", "drift_mm"):
+        for name in ("sigma_mm", "certain", "around_mm", "drift_mm"):
             if not (np.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         for name in ("rim_mm", "threshold"):
@@ -57,8 +59,8 @@ def sigma_per_axis(image: Volume, sigma_mm: float) -> tuple[float, float, float]
     return i, j, k
 
 
-def new_lesion_heatmap(before: Volume, after: Volume, config: LongitudinalConfig | None = None) -> Volume:
-    """Render what is new at the second visit.
+def change_map(before: Volume, after: Volume, config: LongitudinalConfig | None = None) -> Volume:
+    """Say of every place how much brighter it has become, where a new lesion may be.
 
     Parameters
     ----------
@@ -70,7 +72,8 @@ def new_lesion_heatmap(before: Volume, after: Volume, config: LongitudinalConfig
     Returns
     -------
     Volume
-        On the grid of `after`, mass a voxel: a rise of `certain` standard deviations or more is a Gaussian of mass 1.
+        On the grid of `after`, in standard deviations of the change around; 0 at the rim of the brain and where the
+        second visit is not bright.
 
     Raises
     ------
@@ -80,9 +83,7 @@ def new_lesion_heatmap(before: Volume, after: Volume, config: LongitudinalConfig
     Notes
     -----
     Both images are normalised in the brain that they share. Their difference, less what varies over `drift_mm`, is
-    smoothed by the lesion's Gaussian (a matched filter) and divided by its own spread (median absolute deviation).
-    Each maximum within 3 sigma, where the second visit is bright, is drawn as a label Gaussian of its height. What it
-    finds on real patients is in ``docs/longitudinal.md``: large new lesions, few of the small ones.
+    smoothed by the lesion's Gaussian (a matched filter) and divided by its noise, which is greater along folds.
     """
     config = config or LongitudinalConfig()
     for image in (before, after):
@@ -99,10 +100,41 @@ def new_lesion_heatmap(before: Volume, after: Volume, config: LongitudinalConfig
     change = (second - first) - _mean_within(second - first, shared, sigma_per_axis(after, config.drift_mm))
     width = sigma_per_axis(after, config.sigma_mm)
     rise = ndimage.gaussian_filter(np.where(shared, change, 0), width)
-    spread = 1.4826 * float(np.median(np.abs(rise[shared] - np.median(rise[shared]))))
     inner = ndimage.distance_transform_edt(shared, sampling=after.spacing) > config.rim_mm
     bright = ndimage.gaussian_filter(second, np.array(width) / 2) > config.brightness
-    score = np.where(inner & bright, rise / max(spread, 1e-6) / config.certain, 0)
+    score = rise / _noise(rise, shared, sigma_per_axis(after, config.around_mm))
+    score /= _deviation(score[shared])
+    return after.with_data(np.where(inner & bright, score, 0).astype(np.float32))
+
+
+def new_lesion_heatmap(before: Volume, after: Volume, config: LongitudinalConfig | None = None) -> Volume:
+    """Render what is new at the second visit.
+
+    Parameters
+    ----------
+    before, after : Volume
+        As for `change_map`.
+    config : LongitudinalConfig, optional
+        Settings.
+
+    Returns
+    -------
+    Volume
+        On the grid of `after`, mass a voxel: a rise of `certain` standard deviations or more is a Gaussian of mass 1.
+
+    Raises
+    ------
+    ValueError
+        As `change_map` does.
+
+    Notes
+    -----
+    Each maximum of the change within 3 sigma is drawn as a label Gaussian of its height. What that finds on real
+    patients is in ``docs/longitudinal.md``: what rises above the noise of two visits, as few small lesions do.
+    """
+    config = config or LongitudinalConfig()
+    score = change_map(before, after, config).data / config.certain
+    width = sigma_per_axis(after, config.sigma_mm)
     reach = np.maximum(np.rint(np.array(width) * 3).astype(int), 1)  # one lesion, one maximum
     grid = np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij")
     ball = sum((axis / n) ** 2 for axis, n in zip(grid, reach, strict=True)) <= 1
@@ -142,6 +174,23 @@ def read_two_visits(before: Volume, after: Volume, config: LongitudinalConfig | 
         threshold=config.threshold,
         checkpoint="difference of two visits",
     )
+
+
+def _deviation(values: Float[np.ndarray, " n"]) -> float:
+    """Return a standard deviation that lesions do not change: of the median absolute deviation."""
+    return max(1.4826 * float(np.median(np.abs(values - np.median(values)))), 1e-6)
+
+
+def _noise(
+    rise: Float[np.ndarray, "i j k"], mask: Bool[np.ndarray, "i j k"], around: tuple[float, float, float]
+) -> Float[np.ndarray, "i j k"]:
+    """Return how noisy a change is: the mean of the variances of the whole brain and of what is around.
+
+    A lesion must not hide itself: what is beyond 3 standard deviations of the brain counts as 3.
+    """
+    everywhere = _deviation(rise[mask])
+    cut = np.clip(rise, -3 * everywhere, 3 * everywhere)
+    return np.asarray(np.sqrt((everywhere**2 + _mean_within(cut**2, mask, around)) / 2))
 
 
 def _mean_within(

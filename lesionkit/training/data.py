@@ -69,9 +69,11 @@ def load_case(case: Case, *, with_mask: bool = False) -> LoadedCase:
         If the case has neither points nor a mask, no mask where one is wanted, or files that do not fit together.
     """
     if case.points is None and case.mask is None:
-        raise DataError(f"{case.subject}: has no table of points and no lesion mask; training and evaluation want one")
+        raise DataError(
+            f"{case.images[0]}: has no table of points and no lesion mask; training and evaluation want one"
+        )
     if with_mask and case.mask is None:
-        raise DataError(f"{case.subject}: has no lesion mask; this label or placement of points wants one")
+        raise DataError(f"{case.images[0]}: has no lesion mask; this label or placement of points wants one")
     volumes = [read_volume(path) for path in case.images]
     try:
         image, mask = prepare(volumes)
