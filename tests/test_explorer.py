@@ -771,7 +771,7 @@ class RandomActions(RuleBasedStateMachine):
         self.clock = 0.0
         self.views = [Recorder(self.explorer), Recorder(self.explorer)]
         self.before = self.snapshot()
-        self.worker = False
+        self.loop = None
 
     def snapshot(self) -> dict[str, object]:
         e = self.explorer
@@ -870,10 +870,12 @@ class RandomActions(RuleBasedStateMachine):
         self.name = name
         self.explorer.load(MAPS[name])
 
-    @rule(worker=st.booleans())
-    def think_in_background(self, worker):
+    @rule(worker=st.booleans(), loop=st.booleans())
+    def think_in_background(self, worker, loop):
         self.explorer.wait()
         self.explorer._refitter.inline_s = 0.0 if worker else math.inf
+        self.loop = Loop() if loop else None
+        self.explorer.set_dispatch(self.loop.queue.put if self.loop else None)
 
     # -------------------------------------------------------------- what must hold
     def hear(self) -> None:
@@ -898,6 +900,8 @@ class RandomActions(RuleBasedStateMachine):
     def all_holds(self):
         self.hear()
         if self.explorer.busy:
+            while self.loop is not None and self.explorer.busy:
+                self.loop.run_one()
             self.explorer.wait()
             self.hear()
         self.state_is_that_of_a_fresh_search()

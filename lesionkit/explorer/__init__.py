@@ -1,8 +1,9 @@
 """The evented state behind every interactive view: one `Explorer`, any number of views (psygnal; no Qt, no notebook).
 
-`state` is what views read and the signals they listen to, `commands` what a person can do; `trajectory` holds the steps
-of one search, so that going back is exact; `refit` is the worker that keeps up with a dragged slider; `annotation` the
-true points and their undo; `readings` what charts show; `sections` the rings that a slice cuts out of a Gaussian.
+`state` is what views read and the signals they listen to, `commands` what a person can do. `case` is what is looked at,
+`annotation` the true points and their undo, `trajectory` the steps of one search, so that going back is exact. `refit`
+is the worker that keeps up with a dragged slider, `readings` what charts show, `sections` the rings that a slice cuts
+out of a Gaussian; `signals` decides which signals fire.
 """
 
 from __future__ import annotations

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from lesionkit.detection import FitConfig
-from lesionkit.detection.maxima import as_heatmap
 from lesionkit.explorer.annotation import Annotation
+from lesionkit.explorer.case import looked_at, on_grid
 from lesionkit.explorer.refit import Dispatch, Job, Outcome, Refitter
-from lesionkit.explorer.state import Case, State
+from lesionkit.explorer.state import State
 from lesionkit.explorer.trajectory import Phase
 from lesionkit.labels import as_points
 from lesionkit.matching import Gate, match_points
@@ -89,7 +89,7 @@ class Explorer(State):
         max_distance: float = 6.0,
         inline_s: float = 0.03,
     ) -> None:
-        case, annotation = _looked_at(NOTHING if heatmap is None else heatmap, image, truth, affine)
+        case, annotation = looked_at(NOTHING if heatmap is None else heatmap, image, truth, affine)
         settings = config or DEFAULT
         _check_axes(settings, case.heatmap.ndim)
         refitter = Refitter(self._adopt, inline_s=inline_s)
@@ -128,7 +128,7 @@ class Explorer(State):
         TypeError, ValueError
             If the arguments are no maps or do not fit together; the explorer stays as it is.
         """
-        case, annotation = _looked_at(heatmap, image, truth, affine)
+        case, annotation = looked_at(heatmap, image, truth, affine)
         settings = config or self._config
         _check_axes(settings, case.heatmap.ndim)
         self._config = settings
@@ -137,7 +137,7 @@ class Explorer(State):
 
     def set_image(self, image: Volume | Num[np.ndarray, " ..."] | None) -> None:
         """Show another image behind the same heatmap, or none."""
-        self._case = replace(self._case, image=_on_grid(image, self.heatmap, self.affine))
+        self._case = replace(self._case, image=on_grid(image, self.heatmap, self.affine))
         self._announce()
 
     # ------------------------------------------------------------------ settings of the search
@@ -447,43 +447,3 @@ def _finite(name: str, value: float) -> float:
 def _check_axes(config: FitConfig, ndim: int) -> None:
     if not isinstance(config.sigma, str):
         config.sigma_per_axis(ndim)
-
-
-def _looked_at(
-    heatmap: Volume | Num[np.ndarray, " ..."],
-    image: Volume | Num[np.ndarray, " ..."] | None,
-    truth: Any,
-    affine: Float[np.ndarray, "m m"] | None,
-) -> tuple[Case, Annotation]:
-    """Check that a map and what belongs to it fit together."""
-    if isinstance(heatmap, Volume):
-        if affine is not None:
-            raise ValueError("affine must be left out where heatmap is a Volume, which has its own")
-        data, matrix = as_heatmap(heatmap.data), heatmap.affine
-    else:
-        data = as_heatmap(heatmap)
-        matrix = np.eye(data.ndim + 1) if affine is None else np.array(affine, dtype=float)
-    size = data.ndim + 1
-    if matrix.shape != (size, size) or not (np.isfinite(matrix).all() and np.linalg.det(matrix) != 0):
-        raise ValueError(f"affine must be a finite {size} x {size} matrix that can be inverted, got {matrix.tolist()}")
-    if not data.size:
-        raise ValueError(f"heatmap must hold at least one voxel, got shape {data.shape}")
-    annotation = Annotation.of([] if truth is None else truth, data.ndim)
-    case = Case(data, _on_grid(image, data, matrix), matrix)
-    return case, annotation if truth is not None else replace(annotation, known=False)
-
-
-def _on_grid(
-    image: Volume | Num[np.ndarray, " ..."] | None,
-    heatmap: Num[np.ndarray, " ..."],
-    affine: Float[np.ndarray, "m m"],
-) -> Num[np.ndarray, " ..."] | None:
-    """Check that an image lies on the heatmap's grid."""
-    if image is None:
-        return None
-    if isinstance(image, Volume) and not np.allclose(image.affine, affine, rtol=0.0, atol=1e-3):
-        raise ValueError("image must have the affine of the heatmap; resample_to() brings it to the same grid")
-    data = np.asarray(image.data if isinstance(image, Volume) else image)
-    if data.shape != heatmap.shape:
-        raise ValueError(f"image must have the shape of the heatmap, {heatmap.shape}, got {data.shape}")
-    return data

@@ -17,6 +17,7 @@ from lesionkit.detection import Detections, FitConfig, FitStep
 from lesionkit.detection.records import Box, subtract
 from lesionkit.explorer import readings
 from lesionkit.explorer.annotation import Annotation
+from lesionkit.explorer.case import Case
 from lesionkit.explorer.refit import Refitter
 from lesionkit.explorer.sections import Sections, ellipsoid_sections
 from lesionkit.explorer.signals import Announcer
@@ -64,23 +65,6 @@ class Lesions:
         for i, row in enumerate(np.flatnonzero(self.kept).tolist()):
             marks[row] = "kept" if self.matching is None else "tp" if self.matching.matched_predicted[i] else "fp"
         return tuple(marks)
-
-
-@dataclass(frozen=True, eq=False)
-class Case:
-    """What is looked at; nothing of it changes."""
-
-    heatmap: Num[np.ndarray, " ..."]
-    """The predicted map."""
-    image: Num[np.ndarray, " ..."] | None
-    """What it was predicted from."""
-    affine: Float[np.ndarray, "m m"]
-    """Voxel index to mm."""
-
-    @property
-    def spacing(self) -> tuple[float, ...]:
-        """Edge lengths of a voxel, in mm."""
-        return tuple(np.sqrt((self.affine[:-1, :-1] ** 2).sum(axis=0)).tolist())
 
 
 class State:
