@@ -1,8 +1,9 @@
 """napari plugin of lesionkit: watch a predicted heatmap being taken apart into lesions, and tune how it is done.
 
-`session` ties the state (`lesionkit.explorer`) to a viewer; `layers` and `rings` are what it shows there, `placement`
-and `reader` how volumes lie in napari; `widget` is the dock, made of `panels` and `charts`; `network` runs a
-checkpoint, `export` writes what was found. Importing the package loads neither napari nor Qt.
+`session` ties the state (`lesionkit.explorer`) to a viewer; `layers` is what it shows there, made of `marks` and of
+`rings` on the slice that `slices` finds; `placement` and `reader` say how volumes lie in napari. `widget` is the dock,
+made of `panels`, `charts` and `controls`; `network` runs a checkpoint in a `process`, `export` writes what was found.
+Importing the package loads neither napari nor Qt.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Small controls: buttons with painted icons, sliders with numbers, a list of layers to choose from."""
+"""Small controls: buttons with painted icons, sliders with numbers, lists of layers, rows, columns, what folds."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QPointF, QRectF, QSignalBlocker, Qt
+from qtpy.QtCore import QEvent, QObject, QPointF, QRectF, QSignalBlocker, Qt
 from qtpy.QtGui import QPainter, QPaintEvent, QPen, QPolygonF
-from qtpy.QtWidgets import QComboBox, QLabel, QSizePolicy, QToolButton, QWidget
+from qtpy.QtWidgets import QComboBox, QFrame, QHBoxLayout, QLabel, QScrollArea, QSizePolicy, QToolButton, QWidget
 from superqt import QLabeledDoubleSlider
 
 if TYPE_CHECKING:
@@ -92,11 +92,10 @@ class Slider(QLabeledDoubleSlider):
         """Show the state's value; the range grows if it must."""
         if math.isclose(self.value(), value, abs_tol=10.0 ** -(self.decimals() + 1)):
             return
-        blocker = QSignalBlocker(self)
-        if not self.minimum() <= value <= self.maximum():
-            self.setRange(min(self.minimum(), value), max(self.maximum(), value))
-        self.setValue(value)
-        blocker.unblock()
+        with QSignalBlocker(self):
+            if not self.minimum() <= value <= self.maximum():
+                self.setRange(min(self.minimum(), value), max(self.maximum(), value))
+            self.setValue(value)
 
 
 class LayerPicker(QComboBox):
@@ -135,13 +134,12 @@ class LayerPicker(QComboBox):
         """List the layers as they are now; what was chosen stays chosen."""
         chosen = self.layer
         layers = [layer for layer in self._viewer.layers if self._accepts(layer)]
-        blocker = QSignalBlocker(self)
         self._layers = layers
-        self.clear()
-        self.addItem(self._none)
-        self.addItems([layer.name for layer in layers])
-        self.setCurrentIndex(layers.index(chosen) + 1 if chosen in layers else 0)
-        blocker.unblock()
+        with QSignalBlocker(self):
+            self.clear()
+            self.addItem(self._none)
+            self.addItems([layer.name for layer in layers])
+            self.setCurrentIndex(layers.index(chosen) + 1 if chosen in layers else 0)
         if chosen is not None and chosen not in layers:
             self.currentIndexChanged.emit(0)
 
@@ -193,3 +191,55 @@ def muted(text: str = "", parent: QWidget | None = None) -> QLabel:
     label.setWordWrap(True)
     label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
     return label
+
+
+def row_of(*parts: QWidget, stretch: int | None = None) -> QHBoxLayout:
+    """Return widgets in a row; `stretch` is the index of the one that takes the room."""
+    row = QHBoxLayout()
+    row.setSpacing(4)
+    for i, part in enumerate(parts):
+        row.addWidget(part, 1 if i == stretch else 0)
+    if stretch is None:
+        row.addStretch(1)
+    return row
+
+
+def foldable(title: str, content: QWidget) -> QToolButton:
+    """Return a button that shows and hides what is under it."""
+    button = QToolButton()
+    button.setText(title)
+    button.setCheckable(True)
+    button.setArrowType(Qt.ArrowType.RightArrow)
+    button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+    button.setToolTip(f"{title}: show or hide")
+    content.setVisible(False)
+
+    def fold(shown: bool) -> None:
+        content.setVisible(shown)
+        button.setArrowType(Qt.ArrowType.DownArrow if shown else Qt.ArrowType.RightArrow)
+
+    button.toggled.connect(fold)
+    return button
+
+
+class Column(QScrollArea):
+    """A column that scrolls up and down and is never narrower than what is in it, in any theme."""
+
+    def __init__(self, inside: QWidget) -> None:
+        super().__init__()
+        self.setWidget(inside)
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Grow with the content."""
+        if event.type() == QEvent.Type.LayoutRequest and watched is self.widget():
+            self.setMinimumWidth(self.widget().minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width())
+        return super().eventFilter(watched, event)
+
+
+def silently(part: QObject, change: Callable[..., object], *values: object) -> None:
+    """Change what a control shows without its telling anybody: the state knows already."""
+    with QSignalBlocker(part):
+        change(*values)

@@ -220,7 +220,7 @@ class NetworkPanel(QWidget):
         return placement.volume(layer.data)
 
     def _progressed(self, part: float) -> None:
-        self.bar.setRange(0, 100)
+        self.bar.setRange(0, 100 if part > 0 else 0)  # until the first part is done nobody knows
         self.bar.setValue(round(100 * part))
 
     def _finished(self, heatmap: Volume) -> None:
@@ -244,5 +244,4 @@ class NetworkPanel(QWidget):
         self.run.setEnabled(not running)
         self.stop.setEnabled(running)
         self.bar.setVisible(running)
-        self.bar.setRange(0, 0 if running else 100)  # until the first part is done nobody knows
-        self.bar.setValue(0)
+        self._progressed(0.0)

@@ -12,7 +12,6 @@ from qtpy.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
     QFormLayout,
-    QHBoxLayout,
     QLabel,
     QListWidget,
     QPushButton,
@@ -24,7 +23,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_lesionkit.charts import AlphaBars, DistanceChart, ProfileChart, ScoreChart
-from napari_lesionkit.controls import IconButton, Slider, muted
+from napari_lesionkit.controls import IconButton, Slider, muted, row_of, silently
 from napari_lesionkit.session import ACTIONS, Session
 
 
@@ -63,17 +62,6 @@ def form_of(panel: QWidget) -> QFormLayout:
     form.setLabelAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
     form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
     return form
-
-
-def row_of(*parts: QWidget, stretch: int | None = None) -> QHBoxLayout:
-    """Return widgets in a row; `stretch` is the index of the one that takes the room."""
-    row = QHBoxLayout()
-    row.setSpacing(4)
-    for i, part in enumerate(parts):
-        row.addWidget(part, 1 if i == stretch else 0)
-    if stretch is None:
-        row.addStretch(1)
-    return row
 
 
 class SearchPanel(Panel):
@@ -130,16 +118,11 @@ class SearchPanel(Panel):
         if not names & {"config", "comparing", "trajectory", "case"}:
             return
         config = self.explorer.config
-        for part, value in ((self.window, config.window), (self.patience, config.patience)):
-            blocker = QSignalBlocker(part)
-            part.setValue(value)
-            blocker.unblock()
-        blockers = [QSignalBlocker(part) for part in (self.mode, self.compare, self.lowest)]
-        self.mode.setCurrentText(config.mode)
-        self.compare.setChecked(self.explorer.comparing)
-        self.lowest.setValue(config.lowest_alpha)
-        for blocker in blockers:
-            blocker.unblock()
+        silently(self.window, self.window.setValue, config.window)
+        silently(self.patience, self.patience.setValue, config.patience)
+        silently(self.lowest, self.lowest.setValue, config.lowest_alpha)
+        silently(self.mode, self.mode.setCurrentText, config.mode)
+        silently(self.compare, self.compare.setChecked, self.explorer.comparing)
         self._show_sigma()
 
     def _show_sigma(self) -> None:
@@ -193,21 +176,14 @@ class StepPanel(Panel):
         """Show cursor, speed and status."""
         explorer = self.explorer
         if names & {"trajectory", "cursor", "case"}:
-            blocker = QSignalBlocker(self.scrub)
-            self.scrub.setRange(-1, max(explorer.trajectory.last, 0))
-            self.scrub.setValue(explorer.cursor)
-            blocker.unblock()
+            silently(self.scrub, self.scrub.setRange, -1, max(explorer.trajectory.last, 0))
+            silently(self.scrub, self.scrub.setValue, explorer.cursor)
         if names & {"trajectory", "cursor", "lesions", "score", "busy", "case"}:
             self.status.setText(self.text())
-        for part, name, value in (
-            (self.speed, "speed", round(explorer.speed)),
-            (self.follow, "follow", explorer.follow),
-        ):
-            if name in names:
-                blocker = QSignalBlocker(part)
-                part.setValue(value) if isinstance(part, QSlider) else part.setChecked(value)
-                blocker.unblock()
+        if "follow" in names:
+            silently(self.follow, self.follow.setChecked, explorer.follow)
         if "speed" in names:
+            silently(self.speed, self.speed.setValue, round(explorer.speed))
             self.speed_text.setText(f"{explorer.speed:g}/s")
         if "playing" in names:
             self.buttons["play"].set_icon("pause" if explorer.playing else "play")
@@ -291,12 +267,11 @@ class ChartsPanel(Panel):
         if "case" in names:
             titles = ("i: left to right", "j: back to front", "k: bottom to top")
             known = self.session.placement is not None and self.session.placement.turned
-            blocker = QSignalBlocker(self.axis)
             chosen = max(self.axis.currentIndex(), 0)
-            self.axis.clear()
-            self.axis.addItems([titles[a] if known else f"axis {a}" for a in range(self.explorer.heatmap.ndim)])
-            self.axis.setCurrentIndex(min(chosen, self.axis.count() - 1))
-            blocker.unblock()
+            with QSignalBlocker(self.axis):
+                self.axis.clear()
+                self.axis.addItems([titles[a] if known else f"axis {a}" for a in range(self.explorer.heatmap.ndim)])
+                self.axis.setCurrentIndex(min(chosen, self.axis.count() - 1))
         if names & {"cursor", "trajectory", "residual", "case"}:
             self.profile.update()
         if names & {"curve", "threshold", "score", "truth", "case"}:
@@ -380,7 +355,7 @@ class TruthPanel(Panel):
         if truth is None or score is None:
             return "No truth is known: load points, or set them by clicks."
         if self.session.drafting or not self.explorer.steps:
-            return f"<b>{len(truth)}</b> true points"
+            return f"<b>{len(truth)}</b> true point{'' if len(truth) == 1 else 's'}"
 
         def number(value: float) -> str:
             return f"{value:.2f}" if math.isfinite(value) else "-"
@@ -392,11 +367,7 @@ class TruthPanel(Panel):
         )
 
     def _show_annotating(self, annotating: bool) -> None:
-        blocker = QSignalBlocker(self.annotate)
-        self.annotate.setChecked(annotating)
-        blocker.unblock()
+        silently(self.annotate, self.annotate.setChecked, annotating)
 
     def _show_label(self, shown: bool) -> None:
-        blocker = QSignalBlocker(self.label)
-        self.label.setChecked(shown)
-        blocker.unblock()
+        silently(self.label, self.label.setChecked, shown)

@@ -12,20 +12,18 @@ from qtpy.QtWidgets import (
     QApplication,
     QFileDialog,
     QFormLayout,
-    QFrame,
     QLabel,
     QMenu,
     QPushButton,
-    QScrollArea,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
+from lesionkit.explorer import Explorer
 from napari_lesionkit import export
-from napari_lesionkit.controls import Heading, LayerPicker
+from napari_lesionkit.controls import Column, Heading, LayerPicker, foldable, row_of
 from napari_lesionkit.network import NetworkPanel
-from napari_lesionkit.panels import ChartsPanel, SearchPanel, StepPanel, ThresholdPanel, TruthPanel, row_of
+from napari_lesionkit.panels import ChartsPanel, SearchPanel, StepPanel, ThresholdPanel, TruthPanel
 from napari_lesionkit.placement import METADATA
 from napari_lesionkit.reader import is_heatmap
 from napari_lesionkit.session import Session, own_layers
@@ -35,10 +33,7 @@ if TYPE_CHECKING:
 
 TICK_MS = 16
 """How often a player looks whether something is due."""
-EVERYTHING = frozenset({
-    "case", "config", "trajectory", "residual", "cursor", "lesions", "threshold", "truth", "label", "score", "curve",
-    "comparing", "comparison", "position", "follow", "playing", "speed", "busy", "error",
-})  # fmt: skip
+EVERYTHING = frozenset(name.removesuffix("_changed") for name in dir(Explorer) if name.endswith("_changed"))
 """Names of all signals: bring everything in step."""
 
 
@@ -50,23 +45,6 @@ class Courier(QObject):
     def __init__(self) -> None:
         super().__init__()
         self.called.connect(lambda function: QTimer.singleShot(0, function), Qt.ConnectionType.QueuedConnection)
-
-
-class Column(QScrollArea):
-    """A column that scrolls up and down and is never narrower than what is in it, in any theme."""
-
-    def __init__(self, inside: QWidget) -> None:
-        super().__init__()
-        self.setWidget(inside)
-        self.setWidgetResizable(True)
-        self.setFrameShape(QFrame.Shape.NoFrame)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """Grow with the content."""
-        if event.type() == QEvent.Type.LayoutRequest and watched is self.widget():
-            self.setMinimumWidth(self.widget().minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width())
-        return super().eventFilter(watched, event)
 
 
 class LesionkitWidget(QWidget):
@@ -111,6 +89,7 @@ class LesionkitWidget(QWidget):
         self.points = LayerPicker(
             self.viewer, _is_points, none="as known, or set here", tip="A points layer that holds the true lesions"
         )
+        self.points.activated.connect(lambda *_: self._take_truth())
         self.start = QPushButton("Step through")
         self.start.setToolTip("Take the heatmap apart: maximum, fit, subtract, again and again")
         self.start.clicked.connect(lambda *_: self.begin())
@@ -145,7 +124,7 @@ class LesionkitWidget(QWidget):
         choice.addRow("truth", self.points)
         layout.addLayout(choice)
         layout.addLayout(row_of(self.start, self.draft, self.export, stretch=0))
-        self.predict = _foldable("Predict a heatmap with a network", self.network)
+        self.predict = foldable("Predict a heatmap with a network", self.network)
         layout.addWidget(self.predict)
         layout.addWidget(self.network)
         for title, panel, stretch in (
@@ -184,6 +163,11 @@ class LesionkitWidget(QWidget):
     def begin_draft(self, layer: Any = None, **options: Any) -> None:
         """Set true points on a layer, or on the chosen one."""
         self._try(self.session.draft, layer or self.heatmap.layer, **self._truth(options))
+
+    def _take_truth(self) -> None:
+        """Take the chosen points layer as the truth of what is looked at."""
+        if self.points.layer is not None:
+            self._try(self.session.set_truth_layer, self.points.layer)
 
     def _truth(self, options: dict[str, Any]) -> dict[str, Any]:
         return {"truth": self.points.layer, **options} if self.points.layer is not None else options
@@ -351,21 +335,3 @@ def _is_points(layer: Any) -> bool:
 def _is_heatmap(layer: Any) -> bool:
     known = layer.metadata.get(METADATA, {})
     return "sigma" in known or is_heatmap(layer.name)
-
-
-def _foldable(title: str, content: QWidget) -> QToolButton:
-    """Return a button that shows and hides what is under it."""
-    button = QToolButton()
-    button.setText(title)
-    button.setCheckable(True)
-    button.setArrowType(Qt.ArrowType.RightArrow)
-    button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-    button.setToolTip(f"{title}: show or hide")
-    content.setVisible(False)
-
-    def fold(shown: bool) -> None:
-        content.setVisible(shown)
-        button.setArrowType(Qt.ArrowType.DownArrow if shown else Qt.ArrowType.RightArrow)
-
-    button.toggled.connect(fold)
-    return button

@@ -157,6 +157,15 @@ def test_every_control_has_a_tooltip_and_every_key_is_named(widget):
         assert re.search(rf"(?<![\w-]){action.key}(?![\w-])", tips), action
 
 
+def test_a_chosen_points_layer_is_the_truth_at_once(viewer, widget, qtbot):
+    placement = widget.session.placement
+    viewer.add_points(placement.to_world(TRUTH[:1]), name="mine")
+    row = widget.points.findText("mine")
+    widget.points.setCurrentIndex(row)
+    widget.points.activated.emit(row)  # what a person's choice leads to
+    np.testing.assert_allclose(widget.explorer.truth, TRUTH[:1], atol=1e-6)
+
+
 # ---------------------------------------------------------------------- playing
 def test_playing_goes_on_by_itself_and_stops_at_the_end(widget, qtbot):
     widget.steps.speed.setValue(30)
