@@ -99,16 +99,25 @@ class Kept:
         """
         field = self.field
         mu, amplitude = self.mu[group], self.amplitude[group]
+        start = mu.copy()
         lower = np.maximum(np.rint(mu.min(0)).astype(int) - field.half, 0)
         upper = np.minimum(np.rint(mu.max(0)).astype(int) + field.half + 1, field.shape)
         box = field.less(lower, upper, np.delete(self.mu, group, 0), np.delete(self.amplitude, group))
         live = list(range(len(group)))
         while True:
-            fit = fit_group(box, mu[live] - lower, amplitude[live], field.sigma)
+            fit = fit_group(box, start[live] - lower, amplitude[live], field.sigma)
             new = fit.mu + lower
-            worst = self._to_drop(mu[live], new, fit.amplitude)
+            worst = self._to_drop(start[live], new, fit.amplitude)
             if worst is None or len(live) == 1:
                 break
+            last = len(group) - 1
+            if (
+                live[worst] != last
+                and live[-1] == last
+                and self._squared(new)[worst, -1] < field.config.min_separation**2
+            ):
+                # Of two that become one, the older gives its name and the brighter its place.
+                start[live[worst]], worst = mu[last], len(live) - 1
             del live[worst]
         noise = fit.sse / max(box.size - (1 + field.n_placed) * len(live), 1)
         rows = [group[i] for i in live]
@@ -132,8 +141,7 @@ class Kept:
         bad = amplitude / self.field.unit < self.field.min_alpha
         bad |= (np.abs(mu - before) * self.field.inverse > self.field.config.guard + 1.0).any(1)
         if not bad.any() and len(mu) > 1:
-            squared = (((mu[:, None] - mu) * self.field.inverse) ** 2).sum(2)
-            np.fill_diagonal(squared, np.inf)
+            squared = self._squared(mu)
             if squared.min() < self.field.config.min_separation**2:
                 a, b = np.unravel_index(int(squared.argmin()), squared.shape)
                 bad[a if amplitude[a] < amplitude[b] else b] = True
@@ -141,3 +149,9 @@ class Kept:
             return None
         rows = np.flatnonzero(bad)
         return int(rows[amplitude[rows].argmin()])
+
+    def _squared(self, mu: Float[Array, "m 3"]) -> Float[Array, "m m"]:
+        """Return squared distances in sigma; infinite from each to itself."""
+        squared: Float[Array, "m m"] = (((mu[:, None] - mu) * self.field.inverse) ** 2).sum(2)
+        np.fill_diagonal(squared, np.inf)
+        return squared

@@ -158,7 +158,7 @@ class _Search:
             last = steps[-1]
             if last.status in ("kept", "merged"):
                 failures = 0
-                for step in steps if self.field.joint else ():
+                for step in steps if self.field.joint and last.status == "kept" else ():
                     misfits = misfits + 1 if "misfit" in step.flags else max(misfits - 1, 0)
                 if misfits > MOST_MISFITS:
                     self.stopped = "misfit"

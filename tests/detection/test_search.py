@@ -7,7 +7,7 @@ import pytest
 from rendered import UNIT, crowded, matched, render, scattered
 from scipy.optimize import curve_fit
 
-from lesionkit.detection import FitConfig, detect, fit_steps
+from lesionkit.detection import FitConfig, detect, fit_config, fit_steps
 from lesionkit.detection.records import lesions_after, subtract
 from lesionkit.simulate import crowded_field
 
@@ -161,3 +161,15 @@ def test_fits_made_ahead_do_not_change_the_steps(monkeypatch, mode):
         assert [s.status for s in together.steps] == [s.status for s in one_by_one.steps]
         np.testing.assert_allclose(together.mu, one_by_one.mu, atol=1e-6)
         np.testing.assert_allclose(together.alpha, one_by_one.alpha, atol=1e-6)
+
+
+def test_a_broad_peak_is_one_lesion_whose_shell_neither_ends_the_search_nor_is_tried_voxel_by_voxel():
+    """As networks predict a large lesion whose centre is uncertain: what is left around it is merged into it."""
+    broad = 3 * render([(16.2, 15.7, 16.4)], (32, 32, 32), 2.0)
+    faint = render([(26.0, 26.4, 5.8)], (32, 32, 32), 1.25, 0.2)
+    found = detect(broad + faint, fit_config(1.25))
+    np.testing.assert_allclose(found.mu, [(16.2, 15.7, 16.4), (26.0, 26.4, 5.8)], atol=0.1)
+    assert found.found[0] == 0
+    merged = [step for step in found.steps if step.status == "merged"]
+    assert all(step.drops == () for step in found.steps)
+    assert 1 < len(merged) < 0.15 * np.count_nonzero(broad > 0.1 * UNIT / 1.25**3)
