@@ -57,8 +57,8 @@ class FitConfig:
     link: float = 5.0
     """Kept lesions closer than this, in sigma, are linked and refitted together (``joint`` mode)."""
     min_separation: float = 1.0
-    """In a joint refit, a lesion closer than this to a brighter one, in sigma, is merged into it; where one of the two is
-    the new candidate, the older keeps its name."""
+    """In a joint refit, a lesion closer than this to a brighter one, in sigma, is merged into it; the new candidate
+    always gives up its name to the older one."""
     max_group: int = 8
     """Most lesions in one joint refit; the closest ones are taken."""
 
