@@ -53,9 +53,9 @@ ExplorerWidget(explorer, title=case.title)
 # %% [markdown]
 # **Explain.** Each bar is one fitted Gaussian, in the order in which they were found; its height is alpha, the mass that was
 # fitted. Green is a hit, orange a false alarm, grey below the threshold; a white + is a true lesion that was found, a dashed blue
-# ring one that was missed. The last two hits are large lesions: their hills are broader than one Gaussian, what a fit leaves of
-# them looks like new hills, and these are taken back into the same lesion (dotted bars). So they stand where they were fitted
-# last, after the false alarm.
+# ring one that was missed. Here all hits come first; that is no law, since the order is by the height of the hill. Two lesions are
+# large: their hills are broader than one Gaussian, what a fit leaves of them looks like new hills, and these are taken back into
+# the same lesion (dotted bars).
 #
 # ## The threshold
 #

@@ -42,7 +42,7 @@ def test_notebook_runs(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::RuntimeWarning")
-@pytest.mark.parametrize("name", ["00_start_here", "01_labels"])
+@pytest.mark.parametrize("name", ["00_start_here", "01_labels", "03_detection", "04_calibration"])
 def test_students_copy_stops_at_its_check(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     notebook = nbformat.read(ROOT / "notebooks" / "student" / f"{name}.ipynb", 4)
     with pytest.raises(CellExecutionError):

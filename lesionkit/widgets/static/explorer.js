@@ -340,16 +340,15 @@ class Explorer {
   }
 
   // ---- drawing ---------------------------------------------------------------------------------------------------
-  // What a person moves is drawn at once, but once a frame; all else with the next frame.
+  // What a person moves is drawn at once (with the answer, where a recording gives it at once), but once a frame; all else
+  // with the next frame.
   redraw(now = false) {
+    const paint = () => { if (this.dirty) this.paint(); };
     this.dirty = true;
-    if (now && !this.fresh) { this.fresh = true; this.paint(); }
+    if (now && !this.fresh) { this.fresh = true; queueMicrotask(paint); }
     if (this.waiting) return;
     this.waiting = true;
-    requestAnimationFrame(() => {
-      this.waiting = this.fresh = false;
-      if (this.dirty) this.paint();
-    });
+    requestAnimationFrame(() => { this.waiting = this.fresh = false; paint(); });
   }
   paint() {
     this.dirty = false;
