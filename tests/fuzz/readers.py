@@ -2,8 +2,9 @@
 
 Not part of the tests' run. By hand, and in the background, since it takes minutes to hours:
 
-    python tests/fuzz/readers.py atheris nifti --runs 300000 --folder scratch/nifti
-    python tests/fuzz/readers.py hypothesis markups --runs 20000
+    python tests/fuzz/readers.py atheris all --runs 170000 --folder scratch      # a million inputs in all
+    python tests/fuzz/readers.py atheris nifti --runs 300000 --folder scratch
+    python tests/fuzz/readers.py hypothesis markups --runs 20000 --folder scratch
 
 `atheris` mutates the seeds and keeps what reaches new code; `hypothesis` builds files that are right but for one thing.
 What breaks a reader is written to `--folder`; mended, it belongs into `tests/fuzz/cases/<reader>-<what>`, which the
@@ -15,7 +16,9 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import re
 import struct
+import subprocess
 import sys
 import tempfile
 import time
@@ -170,16 +173,32 @@ def _atheris(name: str, runs: int, folder: Path, seconds: int) -> None:
     with atheris.instrument_imports(include=["lesionkit.io", "lesionkit.checkpoints", "nibabel.nifti1"]):
         import lesionkit.checkpoints
         import lesionkit.io  # noqa: F401 (imported to be instrumented)
-    corpus = folder / "corpus"
+    corpus = folder / f"corpus-{name}"
     corpus.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(READERS[name].seeds()):
         (corpus / f"seed{number}").write_bytes(seed)
     scratch = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     path = scratch / f"file{READERS[name].ending}"
     limits = [f"-runs={runs}", "-rss_limit_mb=3000", "-timeout=20", "-max_len=4096", "-print_final_stats=1"]
-    limits += [f"-artifact_prefix={folder}/crash-", *([f"-max_total_time={seconds}"] if seconds else [])]
+    limits += [f"-artifact_prefix={folder}/crash-{name}-", *([f"-max_total_time={seconds}"] if seconds else [])]
     atheris.Setup([sys.argv[0], *limits, str(corpus)], lambda content: attack(name, content, path) and None)
     atheris.Fuzz()
+
+
+def _all(engine: str, runs: int, folder: Path, seconds: int) -> None:
+    """Attack every reader, each in a process of its own, and say how many inputs it took."""
+    total = 0
+    for name in READERS:
+        place = ["--runs", str(runs), "--seconds", str(seconds), "--folder", str(folder)]
+        done = subprocess.run([sys.executable, __file__, engine, name, *place], capture_output=True, text=True)
+        said = done.stdout + done.stderr
+        if done.returncode:
+            sys.exit(f"{said[-3000:]}\n{name}: broken, see {folder}")
+        counts = re.findall(r"number_of_executed_units: (\d+)|(\d+) read, (\d+) refused", said)
+        inputs = sum(int(number or 0) for number in counts[-1])
+        total += inputs
+        print(f"{name}: {inputs} inputs, none broke it", flush=True)
+    print(f"{total} inputs in all")
 
 
 def damaged(name: str) -> Any:
@@ -271,12 +290,14 @@ def main() -> None:
     """Parse the arguments and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("engine", choices=["atheris", "hypothesis"])
-    parser.add_argument("reader", choices=list(READERS))
+    parser.add_argument("reader", choices=[*READERS, "all"])
     parser.add_argument("--runs", type=int, default=100_000)
     parser.add_argument("--seconds", type=int, default=0, help="Stop atheris after this long.")
     parser.add_argument("--folder", type=Path, required=True, help="For the corpus and what breaks a reader.")
     given = parser.parse_args()
-    if given.engine == "atheris":
+    if given.reader == "all":
+        _all(given.engine, given.runs, given.folder, given.seconds)
+    elif given.engine == "atheris":
         _atheris(given.reader, given.runs, given.folder, given.seconds)
     else:
         _hypothesis(given.reader, given.runs, given.folder)
