@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Real
 
 from lesionkit.matching import Gate, match_points
-from lesionkit.metrics import CasePoints, check_not_test
+from lesionkit.metrics import CasePoints, check_validation
 
 Which = Literal["fitted", "unfitted"]
 
@@ -329,7 +329,7 @@ def fit_temperature(
     Raises
     ------
     ValueError
-        If a case belongs to the test split, or there is no candidate.
+        If a case is of the training or test split, or there is no candidate.
     """
     from scipy.optimize import minimize_scalar
 
@@ -362,7 +362,7 @@ def fit_isotonic(validation: Sequence[CasePoints], *, max_distance: float = 6.0,
     Raises
     ------
     ValueError
-        If a case belongs to the test split, or there is no candidate.
+        If a case is of the training or test split, or there is no candidate.
     """
     from scipy.optimize import isotonic_regression
 
@@ -376,7 +376,7 @@ def fit_isotonic(validation: Sequence[CasePoints], *, max_distance: float = 6.0,
 
 
 def _to_fit(validation: Sequence[CasePoints], max_distance: float, gate: Gate) -> Outcomes:
-    check_not_test(validation, what="a recalibration")
+    check_validation(validation, what="a recalibration")
     found = outcomes(validation, max_distance=max_distance, gate=gate)
     if not len(found):
         raise ValueError("validation: got no candidate, wanted at least one to fit a recalibration")

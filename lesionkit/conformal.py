@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from lesionkit.metrics import CasePoints, check_not_test
+from lesionkit.metrics import CasePoints, check_validation
 
 Risk = Literal["missed", "false_positives"]
 
@@ -76,7 +76,7 @@ def control_risk(
     Raises
     ------
     ValueError
-        If a case belongs to the test split, there is no patient, or `target` or `cap` is out of range.
+        If a case is of the training or test split, there is no patient, or `target` or `cap` is out of range.
 
     Notes
     -----
@@ -88,7 +88,7 @@ def control_risk(
     ----------
     A. N. Angelopoulos, S. Bates, A. Fisch, L. Lei, T. Schuster: Conformal risk control, ICLR 2024.
     """
-    check_not_test(validation, what="a threshold")
+    check_validation(validation, what="a threshold")
     return _control(_risks(validation, risk, cap, max_distance), target, risk, cap)
 
 

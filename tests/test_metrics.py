@@ -170,9 +170,10 @@ def test_scores_without_a_number_between_them_keep_the_better_one() -> None:
     assert choose_threshold([case]) == high
 
 
-def test_a_threshold_is_not_chosen_on_the_test_set() -> None:
-    with pytest.raises(ValueError, match="test split"):
-        choose_threshold(cohort(split="test"))
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_threshold_is_chosen_on_validation_only(split: str) -> None:
+    with pytest.raises(ValueError, match=f"{split} split"):
+        choose_threshold(cohort(split=split))
 
 
 def test_cases_that_do_not_fit_together_are_refused() -> None:

@@ -9,7 +9,7 @@ over thresholds and the choice of one, `patients` activity and lesion counts.
 
 from __future__ import annotations
 
-from lesionkit.metrics.cases import SIZE_CLASSES, CasePoints, SizeClass, check_not_test
+from lesionkit.metrics.cases import SIZE_CLASSES, CasePoints, SizeClass, check_validation
 from lesionkit.metrics.curves import choose_threshold, froc, froc_score, operating_points, precision_recall
 from lesionkit.metrics.patients import (
     Activity,
@@ -30,7 +30,7 @@ __all__ = [
     "SizeScore",
     "activity",
     "activity_probability",
-    "check_not_test",
+    "check_validation",
     "choose_threshold",
     "count_distribution",
     "froc",

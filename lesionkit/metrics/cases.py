@@ -86,8 +86,8 @@ class CasePoints:
         return gains
 
 
-def check_not_test(cases: Sequence[CasePoints], *, what: str) -> None:
-    """Refuse to tune anything on cases of the test split.
+def check_validation(cases: Sequence[CasePoints], *, what: str) -> None:
+    """Refuse to tune anything on cases of the training or the test split.
 
     Parameters
     ----------
@@ -99,13 +99,13 @@ def check_not_test(cases: Sequence[CasePoints], *, what: str) -> None:
     Raises
     ------
     ValueError
-        If a case belongs to the test split.
+        If a case belongs to the training or the test split; cases of no split are taken at the caller's word.
     """
-    tested = [case.subject or "?" for case in cases if case.split == "test"]
-    if tested:
+    wrong = [case for case in cases if case.split in ("train", "test")]
+    if wrong:
         raise ValueError(
-            f"validation: got {len(tested)} case(s) of the test split ({tested[0]}...), wanted validation cases only: "
-            f"{what} chosen on the test set flatters its result"
+            f"validation: got {len(wrong)} case(s) of the {wrong[0].split} split ({wrong[0].subject or '?'}...), "
+            f"wanted validation cases only: {what} chosen on training or test cases flatters the result"
         )
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Bool, Real
 
 from lesionkit.matching import Gate, rates
-from lesionkit.metrics.cases import CasePoints, check_not_test
+from lesionkit.metrics.cases import CasePoints, check_validation
 
 FROC_RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """False positives a patient at which sensitivities are averaged into one FROC score."""
@@ -155,14 +155,14 @@ def choose_threshold(validation: Sequence[CasePoints], *, max_distance: float = 
     Raises
     ------
     ValueError
-        If a case belongs to the test split, or the cases hold no lesion or no candidate near one: then no threshold is
-        better than another.
+        If a case is of the training or test split, or the cases hold no lesion or no candidate near one: then no
+        threshold is better than another.
 
     References
     ----------
     Paper, section 3.2, step 5: "threshold optimized on the validation set".
     """
-    check_not_test(validation, what="a threshold")
+    check_validation(validation, what="a threshold")
     table = precision_recall(validation, max_distance=max_distance, gate=gate)
     if not table["tp"].any():
         raise ValueError(
