@@ -394,6 +394,23 @@ def test_fast_searches_need_no_thread():
     assert threading.active_count() == before
 
 
+def test_an_event_loop_searches_in_one_turn_and_draws_in_another():
+    explorer, loop = Explorer(HEATMAP, inline_s=10.0), Loop()
+    explorer.set_dispatch(loop.queue.put)
+    for sigma in (1.1, 1.2, 1.3):
+        explorer.set_sigma(sigma)
+    assert (explorer.detections.sigma[0], explorer.busy) == (1.0, True)
+    loop.run_one()
+    assert (explorer.detections.sigma[0], explorer.busy) == (1.0, True)  # searched, not shown
+    explorer.set_sigma(1.4)
+    loop.run_one()
+    assert (explorer.detections.sigma[0], explorer.busy) == (1.3, True)
+    loop.run_one()
+    loop.run_one()
+    assert (explorer.detections.sigma[0], explorer.busy) == (1.4, False)
+    assert loop.queue.empty()
+
+
 def test_a_map_with_nan_shows_a_message():
     heatmap = HEATMAP.copy()
     heatmap[1, 2, 3] = np.nan
@@ -870,10 +887,10 @@ class RandomActions(RuleBasedStateMachine):
         self.name = name
         self.explorer.load(MAPS[name])
 
-    @rule(worker=st.booleans(), loop=st.booleans())
-    def think_in_background(self, worker, loop):
+    @rule(inline_s=st.sampled_from([0.0, 10.0, math.inf]), loop=st.booleans())
+    def think_elsewhere_or_later(self, inline_s, loop):
         self.explorer.wait()
-        self.explorer._refitter.inline_s = 0.0 if worker else math.inf
+        self.explorer._refitter.inline_s = inline_s
         self.loop = Loop() if loop else None
         self.explorer.set_dispatch(self.loop.queue.put if self.loop else None)
 

@@ -357,15 +357,18 @@ class Explorer(State):
         self._announce()
 
     # ------------------------------------------------------------------ worker and errors
-    def set_dispatch(self, dispatch: Dispatch | None) -> None:
-        """Say how a function is made to run in this thread, so that what a worker finds is shown at once.
+    def set_dispatch(self, dispatch: Dispatch | None, *, later: Dispatch | None = None) -> None:
+        """Say how a function is made to run in this thread, so that what a search finds is shown at once.
 
         Parameters
         ----------
         dispatch : function of a function, optional
-            Called in any thread; must not wait. See :data:`~lesionkit.explorer.refit.Dispatch`.
+            Called in any thread; must not wait. A queued Qt signal, or ``loop.call_soon_threadsafe``.
+        later : function of a function, optional
+            The same for what has time until the views have drawn, such as the next search of a drag; called in this
+            thread. By default `dispatch`.
         """
-        self._refitter.set_dispatch(dispatch)
+        self._refitter.set_dispatch(dispatch, later=later)
 
     def poll(self) -> bool:
         """Take over what the worker has found; True if there was anything."""

@@ -8,6 +8,7 @@ for in between. Cancelling would show nothing until the drag ends.
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -26,8 +27,8 @@ SECONDS_A_VOXEL = 4e-9
 """What a search is expected to cost before one has been timed."""
 
 Dispatch = Callable[[Callable[[], None]], object]
-"""Something that makes a function run in the thread of the views, once they have drawn what is due: a queued Qt signal
-that starts a timer of 0 ms, or asyncio's ``loop.call_soon_threadsafe``."""
+"""Something that makes a function run soon in the thread of the views: a queued Qt signal, or asyncio's
+``loop.call_soon_threadsafe``."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,13 +79,15 @@ class Refitter:
     adopt : function of an Outcome
         Called in the owner's thread: from :meth:`request`, :meth:`poll` or :meth:`wait`.
     inline_s : float
-        A job that is expected to take no longer than this runs at once, in the owner's thread; infinity: every job;
-        0: none.
+        A job that is expected to take no longer than this runs in the owner's thread, without a dispatcher at once,
+        with one in turns of its event loop, none of which both searches and draws; 0: none. Infinity: every job runs
+        and is handed over at once.
     """
 
     def __init__(self, adopt: Callable[[Outcome], None], *, inline_s: float) -> None:
         self.inline_s = inline_s
         self._dispatch: Dispatch | None = None
+        self._later: Dispatch | None = None
         self._adopt = adopt
         self._cost = 0.0
         self._waiting: Job | None = None
@@ -94,12 +97,19 @@ class Refitter:
 
     @property
     def busy(self) -> bool:
-        """Whether a job runs or waits."""
-        return self._worker is not None or self._waiting is not None
+        """Whether a job runs or waits, or its outcome does."""
+        return self._worker is not None or self._waiting is not None or self._done is not None
 
-    def set_dispatch(self, dispatch: Dispatch | None) -> None:
-        """Say how to make :meth:`poll` run in the owner's thread; what is finished already is handed over so too."""
-        self._dispatch = dispatch
+    @property
+    def _is_fast(self) -> bool:
+        return self.inline_s > 0 and self._cost <= self.inline_s
+
+    def set_dispatch(self, dispatch: Dispatch | None, *, later: Dispatch | None = None) -> None:
+        """Say how to make :meth:`poll` run in the owner's thread; what is finished already is handed over so too.
+
+        `later` makes it run once the views have drawn; it is called in the owner's thread.
+        """
+        self._dispatch, self._later = dispatch, later or dispatch
         if dispatch is not None and self._done is not None:
             dispatch(self._poll)
 
@@ -111,43 +121,45 @@ class Refitter:
         """Run a job now, or when the worker is free, unless a newer one comes before that."""
         if self._closed:
             return
-        if self._worker is not None:
-            self._waiting = job
+        waits, self._waiting = self._waiting is not None, job
+        if self._worker is not None or self._done is not None:
             return
-        self._waiting = None  # older than this job
-        if self.inline_s > 0 and self._cost <= self.inline_s:
-            start = time.perf_counter()
-            outcome = run(job)
-            self._cost = time.perf_counter() - start
-            self._adopt(outcome)
-        else:
-            self._worker = threading.Thread(target=self._work, args=(job,), name="lesionkit-refit", daemon=True)
-            self._worker.start()
+        if self._later is None or math.isinf(self.inline_s) or not self._is_fast:
+            self._go_on()
+        elif not waits:
+            self._later(self._poll)
 
     def poll(self) -> bool:
         """Hand over what the worker has finished, or start what waits; True if there was anything."""
         outcome = self._done
-        if self._worker is None:
-            return self._go_on()
         if outcome is None:
-            return False
-        self._worker.join()  # it has nothing left to do but to end
+            return self._worker is None and self._go_on()
+        if self._worker is not None:
+            self._worker.join()  # it has nothing left to do but to end
         self._done = self._worker = None
         if not self._closed:
             self._adopt(outcome)
         if self._waiting is not None:
-            if self._dispatch is None:
+            if self._later is None:
                 self._go_on()
             else:  # the views draw first: beside a search, Python would draw much more slowly
-                self._dispatch(self._poll)
+                self._later(self._poll)
         return True
 
     def _go_on(self) -> bool:
         """Start what waits, if there is anything."""
-        job = self._waiting
-        if job is not None and self._worker is None:
-            self.request(job)
-        return job is not None
+        job, self._waiting = self._waiting, None
+        if job is None:
+            return False
+        if not self._is_fast:
+            self._worker = threading.Thread(target=self._work, args=(job,), name="lesionkit-refit", daemon=True)
+            self._worker.start()
+        elif self._dispatch is None or math.isinf(self.inline_s):
+            self._adopt(self._timed(job))
+        else:
+            self._done = self._timed(job)
+            self._dispatch(self._poll)
+        return True
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until nothing runs and nothing waits; False if that takes longer than `timeout` seconds."""
@@ -162,13 +174,17 @@ class Refitter:
 
     def close(self) -> None:
         """Hand nothing over any more."""
-        self._closed, self._waiting, self._dispatch = True, None, None
+        self._closed, self._waiting = True, None
+        self.set_dispatch(None)
 
-    def _work(self, job: Job) -> None:
+    def _timed(self, job: Job) -> Outcome:
         start = time.perf_counter()
         outcome = run(job)
         self._cost = time.perf_counter() - start
-        self._done = outcome
+        return outcome
+
+    def _work(self, job: Job) -> None:
+        self._done = self._timed(job)
         dispatch = self._dispatch
         if dispatch is not None:
             with contextlib.suppress(RuntimeError):  # the view and its event loop are gone: poll() still serves

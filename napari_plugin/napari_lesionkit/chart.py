@@ -12,6 +12,8 @@ from qtpy.QtWidgets import QSizePolicy, QWidget
 
 from lesionkit.explorer import Explorer
 
+Limits = tuple[float, float, float, float]
+"""Lowest and highest x, lowest and highest y."""
 GRAB = 7.0
 """A press this close to a line, in pixels, takes hold of it."""
 
@@ -33,6 +35,8 @@ class Chart(QWidget):
     x_title, y_title = "", ""
     nothing = "Start on a heatmap first"
     """What stands there if there is nothing to show."""
+    _frame: Limits | None = None
+    """Limits during one painting, where every point asks for them."""
 
     def __init__(self, explorer: Explorer, *, tip: str, height: int = 128) -> None:
         super().__init__()
@@ -45,8 +49,8 @@ class Chart(QWidget):
         self.setMouseTracking(True)
 
     # ------------------------------------------------------------------ for subclasses
-    def limits(self) -> tuple[float, float, float, float] | None:
-        """Lowest and highest x, lowest and highest y; None if there is nothing to show."""
+    def limits(self) -> Limits | None:
+        """Return the limits of the axes; None if there is nothing to show."""
         raise NotImplementedError
 
     def paint(self, painter: QPainter) -> None:
@@ -63,7 +67,7 @@ class Chart(QWidget):
 
     def to_pixel(self, x: float, y: float) -> QPointF:
         """Return the pixel of a place in the data."""
-        (x0, x1, y0, y1), area = self.limits() or (0.0, 1.0, 0.0, 1.0), self.area()
+        (x0, x1, y0, y1), area = self._frame or self.limits() or (0.0, 1.0, 0.0, 1.0), self.area()
         return QPointF(
             area.left() + area.width() * (x - x0) / (x1 - x0), area.bottom() - area.height() * (y - y0) / (y1 - y0)
         )
@@ -100,7 +104,7 @@ class Chart(QWidget):
         font.setPointSizeF(8.0)
         painter.setFont(font)
         painter.fillRect(self.area(), self.ink(0.05))
-        limits = self.limits()
+        self._frame = limits = self.limits()
         if limits is None:
             painter.setPen(self.ink(0.6))
             wrap = Qt.AlignmentFlag.AlignCenter | Qt.TextFlag.TextWordWrap
@@ -111,9 +115,10 @@ class Chart(QWidget):
             painter.setClipRect(self.area().adjusted(-1, -4, 4, 1))
             self.paint(painter)
             painter.restore()
+        self._frame = None
         painter.end()
 
-    def _draw_axes(self, painter: QPainter, limits: tuple[float, float, float, float]) -> None:
+    def _draw_axes(self, painter: QPainter, limits: Limits) -> None:
         area = self.area()
         x0, x1, y0, y1 = limits
         for value in ticks(y0, y1, 3):

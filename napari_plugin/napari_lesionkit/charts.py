@@ -10,7 +10,7 @@ from qtpy.QtGui import QHelpEvent, QPainter, QPen
 from qtpy.QtWidgets import QToolTip
 
 from lesionkit.explorer import Explorer, Phase
-from napari_lesionkit.chart import Chart, ThresholdChart, ticks
+from napari_lesionkit.chart import Chart, Limits, ThresholdChart, ticks
 from napari_lesionkit.colours import CURRENT, VERDICTS
 
 NO_TRUTH = "No truth is known: load points, or set them by clicks (G)"
@@ -28,7 +28,7 @@ class AlphaBars(ThresholdChart):
         )
         super().__init__(explorer, tip=tip, height=150)
 
-    def limits(self) -> tuple[float, float, float, float] | None:
+    def limits(self) -> Limits | None:
         """From the first step to the last, from 0 to the highest alpha."""
         steps = self.explorer.steps
         if not steps:
@@ -112,7 +112,7 @@ class ProfileChart(Chart):
         self.axis = 0
         """Along which axis of the map."""
 
-    def limits(self) -> tuple[float, float, float, float] | None:
+    def limits(self) -> Limits | None:
         """Follow the profile; the y axis always holds 0."""
         profile = self._profile()
         if profile is None or len(profile.index) < 2:
@@ -166,7 +166,7 @@ class ScoreChart(ThresholdChart):
         )
         super().__init__(explorer, tip=tip)
 
-    def limits(self) -> tuple[float, float, float, float] | None:
+    def limits(self) -> Limits | None:
         """From threshold 0 to the highest alpha; scores from 0 to 1."""
         curve = self.explorer.curve
         if curve is None or not len(curve.threshold):
@@ -216,7 +216,7 @@ class DistanceChart(ThresholdChart):
         )
         super().__init__(explorer, tip=tip)
 
-    def limits(self) -> tuple[float, float, float, float] | None:
+    def limits(self) -> Limits | None:
         """Distances to twice the gate; farther ones stand at the border."""
         spread = self.explorer.spread
         if spread is None or not len(spread.alpha):

@@ -72,7 +72,7 @@ class Session:
     before_removal : callable
         Called before layers are removed: with a window, its OpenGL contexts must be made current then.
     inline_s : float
-        See :class:`~lesionkit.explorer.Explorer`; little, since napari takes its time to draw.
+        See :class:`~lesionkit.explorer.Explorer`.
     """
 
     source_changed = Signal(description="another map is looked at, or none")
@@ -80,7 +80,7 @@ class Session:
     label_changed = Signal(bool, description="whether the label of the true points is shown")
 
     def __init__(
-        self, viewer: ViewerModel, *, before_removal: Callable[[], object] = lambda: None, inline_s: float = 0.005
+        self, viewer: ViewerModel, *, before_removal: Callable[[], object] = lambda: None, inline_s: float = 0.04
     ) -> None:
         self.viewer = viewer
         self.explorer = Explorer(inline_s=inline_s)

@@ -38,13 +38,18 @@ EVERYTHING = frozenset(name.removesuffix("_changed") for name in dir(Explorer) i
 
 
 class Courier(QObject):
-    """Brings a function from any thread to that of the window, where it runs after what is to be painted."""
+    """Brings a function from a worker's thread to the thread of the window."""
 
     called = Signal(object)
 
     def __init__(self) -> None:
         super().__init__()
-        self.called.connect(lambda function: QTimer.singleShot(0, function), Qt.ConnectionType.QueuedConnection)
+        self.called.connect(lambda function: function(), Qt.ConnectionType.QueuedConnection)
+
+
+def after_painting(function: Callable[[], object]) -> None:
+    """Run a function in the turn of the event loop after the one that paints what has changed."""
+    QTimer.singleShot(0, function)
 
 
 class LesionkitWidget(QWidget):
@@ -65,7 +70,7 @@ class LesionkitWidget(QWidget):
         self.session = Session(napari_viewer, before_removal=self._make_current)
         self.explorer = self.session.explorer
         self._courier = Courier()
-        self.explorer.set_dispatch(self._courier.called.emit)
+        self.explorer.set_dispatch(self._courier.called.emit, later=after_painting)
         self.timer = QTimer(self)
         self.timer.setInterval(TICK_MS)
         self.timer.timeout.connect(self._tick)
