@@ -80,7 +80,7 @@ class Session:
     label_changed = Signal(bool, description="whether the label of the true points is shown")
 
     def __init__(
-        self, viewer: ViewerModel, *, before_removal: Callable[[], object] = lambda: None, inline_s: float = 0.04
+        self, viewer: ViewerModel, *, before_removal: Callable[[], object] = lambda: None, inline_s: float = 0.05
     ) -> None:
         self.viewer = viewer
         self.explorer = Explorer(inline_s=inline_s)
