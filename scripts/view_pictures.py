@@ -1,4 +1,4 @@
-"""Take the pictures of the explorer's page and of the dashboard again: docs/explorer*.png, docs/dashboard.png.
+"""Take the pictures of the views again: docs/explorer*.png, docs/dashboard.png, docs/report.png.
 
 `python scripts/view_pictures.py`, from the repository; needs Chromium.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -49,6 +50,12 @@ def main() -> int:
             view.get_by_role("button", name="compare two sigmas").click()
             view.wait_for_function("document.querySelectorAll('.lk-compact[data-drawn]').length === 2")
             taken(view, "dashboard")
+        subprocess.run([sys.executable, "-m", "lesionkit.cli", "demo", "-o", folder], check=True, capture_output=True)
+        report = Path(folder) / "sample_flair_report.html"
+        view = browser.new_page(viewport={"width": 1360, "height": 1010}, color_scheme="light", bypass_csp=True)
+        view.goto(report.as_uri())
+        view.wait_for_selector("#chart .bars path")
+        taken(view, "report")
     return 0
 
 
