@@ -103,8 +103,9 @@ for name, losses in alone.losses.items():
 
 # %% [markdown]
 # **Explain.** The patient's own loss goes on falling; that of the other one stays far above it, worse than predicting nothing, and
-# F1 on others does not rise: a network soon knows ten lesions by heart. What helps is more patients, first of all, then augmentation. It moves image and *points*
-# together and draws the label afterwards, so that a rotated label is exact, and no label is ever interpolated.
+# F1 on others does not rise: a network soon knows ten lesions by heart. What helps is more patients, first of all, then
+# augmentation. It moves image and *points* together and draws the label afterwards, so that the label of a rotated image is as
+# exact as any other.
 #
 # ### Exercise: what sigma does to the target
 #
@@ -131,8 +132,7 @@ for sigma in (1.0, 1.25, 1.5):
     )
 
 # %% [markdown]
-# **Explain.** A wider label is lower, but there is more of it: its energy, the sum of its squares, is spread over more voxels.
-# The paper tries 1.0, 1.25 and 1.5.
+# **Explain.** A wider label is lower and covers more voxels; its mass stays 1. The paper tries 1.0, 1.25 and 1.5.
 #
 # ## What sigma does to the training
 #
@@ -157,9 +157,9 @@ compare_maps(networks, load_case(unknown))
 
 # %% [markdown]
 # **Explain.** A wide hill can be hit by half and still be half right, so its loss falls sooner; a narrow one must be hit to the
-# voxel. But wide hills run into each other, their maxima say less about where a lesion is, and what is bright and no lesion
-# weighs more: the loss of one sigma cannot be compared with that of another, F1 can. These are sixty steps and two validation
-# patients; on larger cohorts `lesionkit reproduce` compares sigmas.
+# voxel. But wide hills run into each other, and their tops say less about where a lesion is: F1 is best in the middle. The losses
+# of two sigmas cannot be compared, their F1 can. These are sixty steps and two validation patients; on larger cohorts
+# `lesionkit reproduce` compares sigmas.
 #
 # ## Resume
 #
