@@ -501,7 +501,8 @@ def rates_figure(rows: Sequence[tuple[str, str, float, float, float]], *, title:
         figure.add_trace(theirs.update(name=f"{rate}, paper"))
     figure.update_xaxes(title=title)
     figure.update_yaxes(tickvals=list(range(len(names))), ticktext=names, autorange="reversed")
-    return _styled(figure).update_layout(height=140 + 46 * len(names), margin={"l": 190})
+    layout = {"height": 170 + 46 * len(names), "margin": {"l": 190, "t": 62}}
+    return _styled(figure).update_layout(**layout, legend={"y": 1.0, "yanchor": "bottom"})
 
 
 def froc_figure(curves: Mapping[str, pd.DataFrame]) -> go.Figure:

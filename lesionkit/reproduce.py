@@ -519,8 +519,8 @@ def _claims(
         *(
             (f"ECE of the fitted alpha is at most half that of the window sum ({loop})",
              error["fitted"] <= 0.5 * error["unfitted"], f"{error['fitted']:.3f} against {error['unfitted']:.3f}",
-             "these maps have little background, so that window sums are nearly fits; with few test patients an ECE of "
-             "ten bins is mostly noise")
+             "these maps have little background, so that window sums are nearly right; of the broad peak of a large "
+             "lesion the fit counts only what looks like the label's Gaussian: too little")
             for loop, error in errors.items()
         ),
         ("accuracy rises steadily as uncertain detections are set aside", curve.rises(),
@@ -548,7 +548,7 @@ def _about(cohort: Cohort, config: ReproduceConfig, table: pd.DataFrame) -> tupl
     done = int(table["seconds"].notna().sum())
     runs = f"{done} runs" if done == len(table) else f"{done} of {len(table)} runs are finished so far"
     return (
-        f"Cohort {cohort.folder.name} ({cohort.kind}): {sizes} patients. {runs}, {hours:.1f} hours of "
+        f"Cohort of kind {cohort.kind}: {sizes} patients. {runs}, {hours:.1f} hours of "
         "computing, one core each.",
         f"Networks of {train.model.levels} levels and {train.model.filters} filters; {train.steps} steps, and "
         f"{tune.steps} on shares of the masks, in which "
