@@ -695,7 +695,7 @@ def _print_scores(rows: dict[str, ScoreTable], title: str) -> None:
         table.add_column(column, justify="right" if column else "left")
     for name, scores in rows.items():
         pooled = scores.pooled
-        sizes = [f"{s.n_found}/{s.n_true}" for s in scores.by_size.values()]
+        sizes = [f"{s.n_found}/{s.n_true}" if s.n_true else "-" for s in scores.by_size.values()]
         rates = [f"{value:.3f}" for value in (pooled.f1, pooled.precision, pooled.recall)]
         table.add_row(name, *rates, *sizes, *(str(c) for c in (pooled.tp, pooled.fp, pooled.fn)))
     console.print(table)
