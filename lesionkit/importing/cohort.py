@@ -6,6 +6,7 @@ file: what was done with it, or why it was refused.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ def import_cohort(
         (``07_FLAIR.nii.gz``, ``07.mrk.json``); BIDS works too. ``*brainmask.nii.gz`` is a brain mask and
         ``*lesions.nii.gz`` a label image of lesions.
     output : path
-        The cohort: a new or empty folder.
+        The cohort: a new or empty folder, outside `folder`.
     config : ImportConfig, optional
         Settings.
     progress : callable, optional
@@ -83,7 +84,7 @@ def import_cohort(
     """
     config = config or ImportConfig()
     folder = Path(folder)
-    if Path(output).resolve().is_relative_to(folder.resolve()):
+    if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(folder)):
         raise DataError(f"{output}: lies in the folder that is imported; a new folder elsewhere is wanted")
     files, rows = scan(folder, config.channels)
     channels = config.channels or only_channel(folder, files)
