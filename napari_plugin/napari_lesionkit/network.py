@@ -244,4 +244,5 @@ class NetworkPanel(QWidget):
         self.run.setEnabled(not running)
         self.stop.setEnabled(running)
         self.bar.setVisible(running)
-        self._progressed(0.0)
+        self.bar.setRange(0, 0)
+        self.bar.setValue(0)
