@@ -105,12 +105,12 @@ class Refitter:
         return self.inline_s > 0 and self._cost <= self.inline_s
 
     def set_dispatch(self, dispatch: Dispatch | None, *, later: Dispatch | None = None) -> None:
-        """Say how to make :meth:`poll` run in the owner's thread; what is finished already is handed over so too.
+        """Say how to make :meth:`poll` run in the owner's thread; it serves what is finished or waits already, too.
 
         `later` makes it run once the views have drawn; it is called in the owner's thread.
         """
         self._dispatch, self._later = dispatch, later or dispatch
-        if dispatch is not None and self._done is not None:
+        if dispatch is not None and (self._done is not None or self._waiting is not None):
             dispatch(self._poll)
 
     def forget(self, n_voxels: int) -> None:
