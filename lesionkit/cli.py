@@ -261,7 +261,7 @@ def train(
     scores = ", ".join(f"{name} {value:.3f}" for name, value in card.training["validation"].items())
     console.print(f"{path}: validation {scores}; threshold {card.threshold:.3f}")
     if card.training["step"] == 0:
-        console.print(f"no better than {start}, which is kept, with that threshold: more patients or better points may help")
+        console.print(f"no better than {start}, which is kept, with that threshold: more patients may help")
 
 
 @app.command()

@@ -29,10 +29,10 @@ shows one), and all files as they were. Files are written beside their place and
 full disk, a missing permission or Ctrl-C (exit code 130) leave the earlier ones. Nothing in a file is ever executed.
 Memory is not taken for what a header claims. "Fine" means that the input is read as it is meant.
 
-Beside these rows, `python tests/fuzz/readers.py atheris all --runs 170000 --folder scratch` threw 1,020,000 mutated files at
-the six readers (NIfTI, TSV, CSV, markups, fiducial lists, checkpoints): each was read, or refused in one line that names it.
-Detection over 500 maps, of which 5 are damaged and 2 kill their worker (`tests/test_load.py`), does the 495 good ones and
-lists the others; the process that waits grows from 47 to 54 MB, no worker beyond 56 MB.
+Beside these rows, `python tests/fuzz/readers.py atheris all --runs 170000 --folder scratch` threw 1,020,000 mutated
+files at the six readers (NIfTI, TSV, CSV, markups, fiducial lists, checkpoints): each was read, or refused in one line
+that names it. Detection over 500 maps, of which 5 are damaged and 2 kill their worker (`tests/test_load.py`), does the
+495 good ones and lists the others; the process that waits grows from 47 to 54 MB, no worker beyond 56 MB.
 """
 
 
