@@ -548,8 +548,7 @@ def _about(cohort: Cohort, config: ReproduceConfig, table: pd.DataFrame) -> tupl
     done = int(table["seconds"].notna().sum())
     runs = f"{done} runs" if done == len(table) else f"{done} of {len(table)} runs are finished so far"
     return (
-        f"Cohort of kind {cohort.kind}: {sizes} patients. {runs}, {hours:.1f} hours of "
-        "computing, one core each.",
+        f"Cohort of kind {cohort.kind}: {sizes} patients. {runs}, {hours:.1f} hours of computing, one core each.",
         f"Networks of {train.model.levels} levels and {train.model.filters} filters; {train.steps} steps, and "
         f"{tune.steps} on shares of the masks, in which "
         f"{'everything learns' if tune.frozen == 'nothing' else 'decoder and head learn'}. Mean ± standard deviation "
