@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
@@ -291,7 +292,9 @@ def _parallel(
         from joblib import Parallel, delayed
 
         work = (delayed(do_run)(run, cohort, folder, settings) for run in runs)
-        yield from Parallel(n_jobs=n_jobs, return_as="generator_unordered")(work)
+        with warnings.catch_warnings():  # joblib replaces a worker whose memory has grown; no run is lost
+            warnings.filterwarnings("ignore", message="A worker stopped", category=UserWarning)
+            yield from Parallel(n_jobs=n_jobs, return_as="generator_unordered")(work)
 
 
 def _evaluate(
