@@ -212,7 +212,6 @@ def test_ctrl_c_stops_a_training_and_leaves_nothing_half_written(cohort, start, 
     assert "model.safetensors" not in names
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ctrl_c_that_python_drops_stops_a_training_too(cohort, tmp_path, monkeypatch):
     """Python drops what is raised while an object is deleted, as the workers of an epoch are."""
 

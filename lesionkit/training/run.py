@@ -152,6 +152,7 @@ def train(
                 trainer.fit(module, data, ckpt_path=str(stopped) if resume and stopped.is_file() else None)
                 ctrl_c.check()
         except BaseException as error:
+            ctrl_c.check()  # whatever else went wrong on the way
             raise _origin(error) from error
     path = folder / "model.safetensors"
     if trainer.is_global_zero:

@@ -31,10 +31,10 @@ _HEAT = np.array([(27, 12, 65), (106, 23, 110), (184, 50, 90), (238, 106, 36), (
 
 
 class CtrlC(pl.Callback):
-    """Sees to it that Ctrl-C stops a training, at the next batch at the latest; a context manager around it.
+    """Stops a training at the next batch after Ctrl-C, and at once after a second one; a context manager around it.
 
-    Python drops an exception that comes while an object is deleted, and that is where the workers of an epoch are
-    waited for: what is pressed then would be lost.
+    Python drops an exception that comes while an object is deleted or a process forks, and an epoch begins and ends
+    with that: an interruption that is raised where it comes would be lost there.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class CtrlC(pl.Callback):
             signal.signal(signal.SIGINT, self._before)
 
     def check(self) -> None:
-        """Raise the interruption that was lost, if one was."""
+        """Raise the interruption, if there was one."""
         if self.pressed:
             raise KeyboardInterrupt
 
@@ -67,9 +67,9 @@ class CtrlC(pl.Callback):
         self.check()
 
     def _press(self, number: int, frame: FrameType | None) -> None:
-        self.pressed = True
-        if callable(self._before):
+        if self.pressed and callable(self._before):
             self._before(number, frame)
+        self.pressed = True
 
 
 class Filmstrip(pl.Callback):
