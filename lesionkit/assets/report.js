@@ -288,10 +288,10 @@
       for (const plane of PLANES) {
         drawPlane(plane);
         drawMarks(plane);
-        const k = state.at[plane.across], text = `${plane.axis} = ${number(mm[plane.across], 1)} mm · slice ${k + 1} of ${shape[plane.across]}`;
-        plane.caption.textContent = text;
+        const k = state.at[plane.across], n = shape[plane.across], place = `${plane.axis} = ${number(mm[plane.across], 1)} mm`;
+        plane.caption.textContent = `${place} · ${k + 1}/${n}`;  // short: the letters of the sides stand beside it
         plane.slider.value = k;
-        plane.slider.setAttribute("aria-valuetext", text);
+        plane.slider.setAttribute("aria-valuetext", `${place}, slice ${k + 1} of ${n}`);
       }
       const at = state.at[0] * strides[0] + state.at[1] * strides[1] + state.at[2];
       const grey = data.image_low + (image[at] / 255) * (data.image_high - data.image_low);
