@@ -17,9 +17,9 @@ from lesionkit.components import ComponentConfig, detect_components
 from lesionkit.detection import detect, fit_config
 from lesionkit.inference import predict_array
 from lesionkit.io import Cohort, DataError
-from lesionkit.metrics import CasePoints, choose_threshold, score_points
+from lesionkit.metrics import CasePoints, choose_threshold
 from lesionkit.training import LoadedCase, load_case
-from lesionkit.training.decoding import TAUS, case_points
+from lesionkit.training.decoding import TAUS, best_tau, case_points
 
 METHODS = {"fit": "Gaussian fit", "cc": "CC", "log": "LoG, no learning"}
 """Ways from images to candidates, and how tables call them."""
@@ -105,12 +105,8 @@ def evaluate_cohort(
             progress(done, total)
     results = {"fit": (found["fit"], checkpoint.card.threshold)} if fits else {"cc": (components[0], taus[0])}
     if baselines and fits:
-        f1 = [
-            float(np.nan_to_num(score_points(group, tau, max_distance=max_distance).pooled.f1))
-            for tau, group in zip(TAUS, validated, strict=True)
-        ]
-        best = int(np.argmax(f1))
-        results["cc"] = (components[best], TAUS[best])
+        tau = best_tau(validated, max_distance).threshold
+        results["cc"] = (components[TAUS.index(tau)], tau)
     if baselines:
         results["log"] = (found["log"], choose_threshold(validation["log"], max_distance=max_distance))
     return results

@@ -33,7 +33,7 @@ from lesionkit.io import Cohort, DataError, atomic_path
 from lesionkit.mc_dropout import McConfig, lesions_of_samples, sample_maps
 from lesionkit.metrics import CasePoints, choose_threshold, froc, froc_score, precision_recall, score_points
 from lesionkit.training import LoadedCase, TrainConfig, load_case, train
-from lesionkit.training.decoding import TAUS, case_points
+from lesionkit.training.decoding import TAUS, best_tau, case_points
 from lesionkit.transfer import fine_tune, mask_subset, score_segmentation
 
 COLUMNS = ("name", "label", "sigma", "jitter_mm", "seed", "fraction", "subset", "start")
@@ -339,14 +339,13 @@ def _evaluate_heatmap(
             for method, config in configs.items():
                 lesions = detect(output * np.float32(network.card.scale), config)
                 found[method].append(case_points(case, lesions.mu, lesions.alpha, lesions.alpha_window))
-    f1 = [_f1(_of(group, "validation"), gate) for group in components]
-    best = max(range(len(TAUS)), key=lambda n: (f1[n], -abs(TAUS[n] - 0.5)))
-    found["cc"] = _of(components[best], "test")
+    tau = best_tau([_of(group, "validation") for group in components], gate).threshold
+    found["cc"] = _of(components[TAUS.index(tau)], "test")
     validation = _of(found["fit"], "validation")
     hits = precision_recall(validation, max_distance=gate)["tp"].any()
     threshold = choose_threshold(validation, max_distance=gate) if hits else 0.5
     metrics = _scores(_of(found["fit"], "test"), threshold, threshold, gate, "")
-    return metrics | _scores(found["cc"], TAUS[best], 0.0, gate, "cc_"), found
+    return metrics | _scores(found["cc"], tau, 0.0, gate, "cc_"), found
 
 
 def _cases(cohort: Cohort, split: str) -> Iterator[LoadedCase]:
@@ -364,10 +363,6 @@ def _components(case: LoadedCase, output: Float[np.ndarray, "i j k"], label: str
 
 def _of(cases: Sequence[CasePoints], split: str) -> list[CasePoints]:
     return [case for case in cases if case.split == split]
-
-
-def _f1(cases: Sequence[CasePoints], gate: float) -> float:
-    return float(np.nan_to_num(score_points(cases, 0.0, max_distance=gate).pooled.f1))
 
 
 def _scores(cases: list[CasePoints], threshold: float, kept_from: float, gate: float, prefix: str) -> dict[str, float]:

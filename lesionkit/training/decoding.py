@@ -83,9 +83,13 @@ def operating_point(found: Sequence[tuple[CasePoints, ...]], config: TrainConfig
         hits = precision_recall(cases, max_distance=gate)["tp"].any()
         threshold = choose_threshold(cases, max_distance=gate) if hits else 0.5
         return OperatingPoint(threshold, score_points(cases, threshold, max_distance=gate))
+    return best_tau([[case[n] for case in found] for n in range(len(TAUS))], gate)
+
+
+def best_tau(groups: Sequence[Sequence[CasePoints]], gate: float) -> OperatingPoint:
+    """Choose among `TAUS`, each with its group of validation cases; of equally good ones the nearest to 1/2."""
     tried = [
-        OperatingPoint(tau, score_points([case[n] for case in found], 0.0, max_distance=gate))
-        for n, tau in enumerate(TAUS)
+        OperatingPoint(tau, score_points(group, 0.0, max_distance=gate))
+        for tau, group in zip(TAUS, groups, strict=True)
     ]
-    best = max(tried, key=lambda point: (point.rates["f1"], -abs(point.threshold - 0.5)))
-    return best
+    return max(tried, key=lambda point: (point.rates["f1"], -abs(point.threshold - 0.5)))
