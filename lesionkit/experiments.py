@@ -29,7 +29,7 @@ from lesionkit.checkpoints import Checkpoint, load_checkpoint
 from lesionkit.components import ComponentConfig, detect_components
 from lesionkit.detection import FitConfig, detect, fit_config
 from lesionkit.inference import predict_array
-from lesionkit.io import Cohort, DataError, atomic_path
+from lesionkit.io import Case, Cohort, DataError, atomic_path
 from lesionkit.mc_dropout import McConfig, lesions_of_samples, sample_maps
 from lesionkit.metrics import CasePoints, choose_threshold, froc, froc_score, precision_recall, score_points
 from lesionkit.training import LoadedCase, TrainConfig, load_case, train
@@ -181,22 +181,24 @@ def read_metrics(table: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
 def read_predictions(folder: str | Path, name: str, cohort: Cohort) -> dict[tuple[str, str], list[CasePoints]]:
     """Return the candidates that a finished run left, by method and split.
 
-    Of a heatmap ``fit``, ``all`` (down to alpha 0.01) and ``paper`` (the same with the paper's loop), of validation and
-    test. ``cc``, connected components at the threshold chosen on validation, and ``mc``, whose scores are minus the
-    uncertainty, are of the test split.
+    Of a heatmap ``fit``, ``all`` (down to alpha 0.01) and ``paper`` (the same with the paper's loop), of the first
+    ``threshold_cases`` of validation and of test. ``cc``, connected components at the threshold chosen on validation,
+    and ``mc``, whose scores are minus the uncertainty, are of the test split.
     """
     path = Path(folder) / name / "predictions.tsv"
     if not path.is_file():
         raise DataError(f"{path}: no such file; a finished run is wanted")
     frame = pd.read_csv(path, sep="\t", dtype={"subject": str})
-    truth = {case.subject: load_truth(case) for split in ("validation", "test") for case in cohort.split(split)}
+    most = int(_read_json(path.with_name("run.json"))["config"]["threshold_cases"])
+    cases = {split: _judged(cohort, split, most) for split in ("validation", "test")}
+    truth = {case.subject: load_truth(case) for some in cases.values() for case in some}
     found: dict[tuple[str, str], list[CasePoints]] = {}
     for method in frame["method"].unique():
         rows = frame[frame["method"] == method]
-        for split in ("validation", "test"):
+        for split, some in cases.items():
             if method in ("cc", "mc") and split == "validation":
                 continue
-            for case in cohort.split(split):
+            for case in some:
                 mine = rows[rows["subject"] == case.subject]
                 points, sizes = truth[case.subject]
                 unfitted = mine["unfitted"].to_numpy(dtype=float)
@@ -263,7 +265,7 @@ def do_run(run: Mapping[str, Any], cohort: Cohort, folder: Path, settings: RunSe
                 train(subset, place, config, resume=True, progress=False)
     network = load_checkpoint(path)
     mc = settings.mc if config.label == "segmentation" and not tuned and not config.seed else None
-    metrics, predictions = _evaluate(network, cohort, settings.max_distance_mm, mc=mc)
+    metrics, predictions = _evaluate(network, cohort, settings.max_distance_mm, config.threshold_cases, mc=mc)
     with atomic_path(place / "predictions.tsv") as temporary:
         predictions.to_csv(temporary, sep="\t", index=False, float_format="%.6g")
     metrics |= {"n_masks": float(len(subset.split("train"))), "seconds": time.monotonic() - start}
@@ -298,31 +300,32 @@ def _parallel(
 
 
 def _evaluate(
-    network: Checkpoint, cohort: Cohort, gate: float, *, mc: McConfig | None
+    network: Checkpoint, cohort: Cohort, gate: float, most: int, *, mc: McConfig | None
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """Score a network on the test split, every threshold chosen on validation."""
     label, tau = network.card.label, network.card.threshold
     metrics: dict[str, float] = {}
     found: dict[str, list[CasePoints]] = {}
     if label == "heatmap":
-        metrics, found = _evaluate_heatmap(network, cohort, gate)
+        metrics, found = _evaluate_heatmap(network, cohort, gate, most)
     elif label == "segmentation":
         score = score_segmentation(network, cohort)
         metrics = {"dice": score.dice, "patient_dice": score.patient_dice}
         found["cc"] = list(score.detections)
     else:
-        found["cc"] = [_components(case, _predict(network, case), label, tau) for case in _cases(cohort, "test")]
+        tested = map(load_case, cohort.split("test"))
+        found["cc"] = [_components(case, _predict(network, case), label, tau) for case in tested]
     if label != "heatmap":
         metrics |= _scores(found["cc"], tau, 0.0, gate, "")
     if mc is not None:
         sampled = replace(mc, threshold=tau)
-        found["mc"] = [_mc_points(network, case, sampled) for case in _cases(cohort, "test")]
+        found["mc"] = [_mc_points(network, case, sampled) for case in map(load_case, cohort.split("test"))]
     frames = [_frame(case, method) for method, cases in found.items() for case in cases]
     return metrics, pd.concat(frames, ignore_index=True)
 
 
 def _evaluate_heatmap(
-    network: Checkpoint, cohort: Cohort, gate: float
+    network: Checkpoint, cohort: Cohort, gate: float, most: int
 ) -> tuple[dict[str, float], dict[str, list[CasePoints]]]:
     """Take the lesions from each map by the fit, and by components; candidates for calibration in two ways."""
     kept: FitConfig = fit_config(network.card.sigma)
@@ -332,7 +335,7 @@ def _evaluate_heatmap(
     found: dict[str, list[CasePoints]] = {method: [] for method in configs}
     components: list[list[CasePoints]] = [[] for _ in TAUS]
     for split in ("validation", "test"):
-        for case in _cases(cohort, split):
+        for case in map(load_case, _judged(cohort, split, most)):
             output = _predict(network, case)
             for tau, group in zip(TAUS, components, strict=True):
                 group.append(_components(case, output, "heatmap", tau))
@@ -348,8 +351,9 @@ def _evaluate_heatmap(
     return metrics | _scores(found["cc"], tau, 0.0, gate, "cc_"), found
 
 
-def _cases(cohort: Cohort, split: str) -> Iterator[LoadedCase]:
-    return (load_case(entry) for entry in cohort.split(split))
+def _judged(cohort: Cohort, split: str, most: int) -> list[Case]:
+    """Cases whose candidates are kept: all of test, and of validation as many as thresholds are chosen on."""
+    return list(cohort.split(split))[: most if split == "validation" else None]
 
 
 def _predict(network: Checkpoint, case: LoadedCase) -> Float[np.ndarray, "i j k"]:

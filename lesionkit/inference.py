@@ -23,6 +23,9 @@ from lesionkit.volume import Volume, resample
 
 __all__ = ["at_spacing", "fast_bf16", "fit_config", "predict", "predict_array"]
 
+AT_ONCE = 1 << 14
+"""Voxels that are predicted at once, where windows are smaller: small ones alone do not keep a core busy."""
+
 
 @cache
 def fast_bf16() -> bool:
@@ -138,23 +141,28 @@ def predict_array(
     """
     model.to(usable_device(device))
     (heatmap,) = slide_window(
-        lambda part: model(part)[:, 0], image, mask, window=window, overlap=overlap, device=device, progress=progress
-    )
+        model, image, mask, batch=max(AT_ONCE // window**3, 1), window=window, overlap=overlap, device=device,
+        progress=progress,
+    )  # fmt: skip
     return np.asarray(heatmap)
 
 
 def slide_window(
-    outputs: Callable[[Float[Tensor, "1 channels a b c"]], Float[Tensor, "n a b c"]],
+    outputs: Callable[[Float[Tensor, "batch channels a b c"]], Float[Tensor, "batch n a b c"]],
     image: Float[Tensor, "channels i j k"],
     mask: Bool[np.ndarray, "i j k"],
     *,
     n: int = 1,
+    batch: int = 1,
     window: int = 96,
     overlap: float = 0.25,
     device: str = "cpu",
     progress: Callable[[float], None] | None = None,
 ) -> Float[np.ndarray, "n i j k"]:
-    """Blend the `n` maps that a function makes of each window; the other parameters are those of `predict_array`."""
+    """Blend the `n` maps that a function makes of each window, `batch` windows at once.
+
+    The other parameters are those of `predict_array`.
+    """
     shape = image.shape[1:]
     total = torch.zeros((n, *shape))
     weight = torch.zeros(shape)
@@ -164,17 +172,19 @@ def slide_window(
         torch.inference_mode(),
         torch.autocast("cpu" if on_cpu else device.split(":")[0], torch.bfloat16, enabled=not on_cpu or fast_bf16()),
     ):
-        for done, box in enumerate(boxes, start=1):
-            part = image[(slice(None), *box)][None].float().to(device)
-            output = outputs(part).float().cpu()
-            ramps = [_ramp(length, overlap) for length in output.shape[1:]]
+        for first in range(0, len(boxes), batch):
+            some = boxes[first : first + batch]  # all of one shape
+            parts = torch.stack([image[(slice(None), *box)].float() for box in some]).to(device)
+            output = outputs(parts).float().cpu()
+            ramps = [_ramp(length, overlap) for length in output.shape[2:]]
             blend = ramps[0][:, None, None] * ramps[1][:, None] * ramps[2]
-            total[(slice(None), *box)] += blend * output
-            weight[box] += blend
+            for box, maps in zip(some, output, strict=True):
+                total[(slice(None), *box)] += blend * maps
+                weight[box] += blend
             if progress is not None:
-                progress(done / len(boxes))
-    maps = (total / weight.clamp_min(1e-12)).numpy()
-    return np.asarray(np.where(mask, maps, 0), dtype=np.float32)
+                progress((first + len(some)) / len(boxes))
+    blended = (total / weight.clamp_min(1e-12)).numpy()
+    return np.asarray(np.where(mask, blended, 0), dtype=np.float32)
 
 
 def _ramp(n: int, overlap: float) -> Tensor:

@@ -104,12 +104,12 @@ def sample_maps(
     model.to(usable_device(device))
     sizes = [min(config.batch, config.samples - done) for done in range(0, config.samples, config.batch)]
 
-    def outputs(part: Tensor) -> Tensor:
+    def outputs(part: Float[Tensor, "1 channels a b c"]) -> Float[Tensor, "1 n a b c"]:
         maps = []
         for number, size in enumerate(sizes):
             torch.manual_seed(config.seed + number)  # channels are drawn by sample, whatever the window
             maps.append(model(part.expand(size, *part.shape[1:]))[:, 0])
-        return torch.cat(maps)
+        return torch.cat(maps)[None]
 
     with _dropout_on(model), torch.random.fork_rng():
         return slide_window(outputs, image, mask, n=config.samples, window=window, device=device)

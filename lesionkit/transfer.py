@@ -22,6 +22,10 @@ from lesionkit.metrics import CasePoints
 from lesionkit.training import TrainConfig, load_case, train
 from lesionkit.training.decoding import case_points
 
+INSIDE = 0.5
+"""Probability from which on a voxel belongs to a lesion. The threshold of the best detection F1 serves another end: it
+may be so high, where few masks were seen, that it cuts away most of each lesion."""
+
 
 def mask_subset(cohort: Cohort, fraction: float, *, seed: int) -> Cohort:
     """Keep a random share of the training cases: those whose masks have been drawn.
@@ -142,7 +146,7 @@ def score_segmentation(
     device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> SegmentationScore:
-    """Segment the cases of a split at the network's threshold, chosen on its validation cases.
+    """Segment the cases of a split, and detect their lesions at the network's threshold, chosen on validation cases.
 
     Parameters
     ----------
@@ -180,7 +184,7 @@ def score_segmentation(
         case = load_case(entry, with_mask=True)
         probability = predict_array(checkpoint.model, case.image, case.mask, window=card.window, device=device)
         assert case.lesions is not None
-        counts.append(_overlap(probability >= card.threshold, case.lesions.numpy()))
+        counts.append(_overlap(probability >= INSIDE, case.lesions.numpy()))
         parts = detect_components(probability, ComponentConfig.for_label("segmentation", card.threshold))
         found.append(case_points(case, parts.points, parts.score))
         if progress is not None:

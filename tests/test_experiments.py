@@ -26,7 +26,7 @@ EASY = SimulationConfig(
 )  # fmt: skip
 TINY = TrainConfig(
     model=ModelConfig(levels=2, filters=8, dropout=0.1), patch=(16, 16, 16), window=24, steps=80, validate_every=20,
-    learning_rate=5e-3, lesion_share=0.8, workers=0, max_distance_mm=12, validation_cases=2, threshold_cases=2,
+    learning_rate=5e-3, lesion_share=0.8, workers=0, max_distance_mm=12, validation_cases=2, threshold_cases=1,
 )  # fmt: skip
 SETTINGS = RunSettings(
     train=TINY, tune=replace(TINY, steps=20, frozen="encoder"), max_distance_mm=12, mc=McConfig(samples=4, batch=2)
@@ -85,6 +85,7 @@ def test_each_run_leaves_its_config_predictions_and_metrics(cohort, finished):
         assert described["config"]["seed"] == 0
     found = read_predictions(folder, "heatmap_s1.25_0", cohort)
     assert set(found) == {(m, s) for m in ("fit", "all", "paper") for s in ("validation", "test")} | {("cc", "test")}
+    assert [len(found["fit", split]) for split in ("validation", "test")] == [1, 2]  # as many as thresholds want
     row = result.loc["heatmap_s1.25_0"]
     again = score_points(found["fit", "test"], row["threshold"], max_distance=12).pooled
     assert again.f1 == pytest.approx(row["f1"], abs=1e-6)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lesionkit import gaussian_heatmap
 from lesionkit.augment import AugmentConfig, apply_to_mask, apply_transform, draw_transform
-from lesionkit.inference import predict_array
+from lesionkit.inference import predict_array, slide_window
 from lesionkit.model import ModelConfig, UNet
 from lesionkit.preprocessing import brain_mask, normalise, prepare
 from lesionkit.volume import Volume
@@ -117,6 +117,23 @@ def test_windows_cover_the_brain_and_agree_with_one_pass():
     assert np.corrcoef(tiled[inner], whole[inner])[0, 1] > 0.99
     assert seen[-1] == 1.0
     assert len(seen) > 4
+
+
+def test_small_windows_together_give_what_they_give_one_by_one():
+    model = UNet(ModelConfig(channels=2, levels=2, filters=4, dropout=0)).eval()
+    torch.manual_seed(0)
+    image, mask = torch.randn(2, 30, 22, 25), np.ones((30, 22, 25), bool)
+    sizes = []
+
+    def outputs(parts):
+        sizes.append(len(parts))
+        return model(parts)
+
+    several = slide_window(outputs, image, mask, batch=7, window=8)
+    assert max(sizes) == 7
+    assert min(sizes) < 7  # the last ones
+    alone = slide_window(model, image, mask, batch=1, window=8)
+    np.testing.assert_allclose(several, alone, rtol=0.02, atol=0.02 * alone.max())  # bfloat16
 
 
 def test_brain_mask_of_a_stripped_image_is_what_is_not_zero(rng):

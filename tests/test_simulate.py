@@ -63,6 +63,8 @@ def test_sizes_follow_the_real_distribution():
         ({"kind": "t2"}, "kind must be"),
         ({"spacing": 0.1}, "spacing must be"),
         ({"min_size": 0}, "min_size"),
+        ({"gap": 0}, "gap must be"),
+        ({"reach": (9.0, 6.0)}, "reach must be a range"),
         ({"contrast": (5, 1)}, "contrast must be"),
         ({"noise": (0, 1)}, "noise must be"),
     ],

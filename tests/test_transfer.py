@@ -68,6 +68,8 @@ def test_a_detector_becomes_a_segmenter_with_its_encoder_untouched(cohort, detec
     truth = [int((read_volume(case.mask).data > 0).sum()) for case in cohort.split("test")]
     assert score.true.tolist() == truth
     assert (score.overlap <= np.minimum(score.true, score.predicted)).all()
+    strict = replace(network, card=replace(network.card, threshold=0.99))  # of the detection, not of the outline
+    assert score_segmentation(strict, cohort).predicted.tolist() == score.predicted.tolist()
 
 
 def test_everything_moves_unless_it_is_frozen(cohort, detector, tmp_path):

@@ -48,7 +48,11 @@ class SimulationConfig:
     lesions: tuple[float, float] = (3.0, 0.6)
     """Median number of lesions a case, and the standard deviation of its logarithm."""
     clustered: float = 0.25
-    """Share of lesions placed close to another one (6 to 14 voxels), as the nearest neighbours of real ones are."""
+    """Share of lesions placed close to another one, as the nearest neighbours of real ones are."""
+    reach: tuple[float, float] = (6.0, 14.0)
+    """Range of the distance of such a lesion's centre from the other's, voxels."""
+    gap: int = 2
+    """Voxels, at least, between two lesions, so that a component is a lesion."""
     confluent: float = 0.1
     """Share of lesions that grow out of another one, so that both become one component."""
     confluences: float = 0.0
@@ -68,7 +72,9 @@ class SimulationConfig:
             raise ValueError(f"spacing must be between 0.5 and 8 mm, got {self.spacing}")
         if not 1 <= self.min_size <= self.max_size:
             raise ValueError(f"min_size and max_size must be 1 <= min <= max, got {self.min_size} and {self.max_size}")
-        for name in ("contrast", "noise"):
+        if self.gap < 1:
+            raise ValueError(f"gap must be at least 1 voxel, got {self.gap}")
+        for name in ("contrast", "noise", "reach"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
                 raise ValueError(f"{name} must be a range 0 < low <= high, got {(low, high)}")
@@ -170,7 +176,7 @@ def _draw_lesions(
         for _attempt in range(30):
             if centres and fate < config.clustered + config.confluent:
                 near = centres[rng.integers(len(centres))]
-                reach = rng.uniform(1, 4) if fate < config.confluent else rng.uniform(6, 14)
+                reach = rng.uniform(1, 4) if fate < config.confluent else rng.uniform(*config.reach)
                 direction = rng.standard_normal(3)
                 centre = np.rint(near + reach * direction / np.linalg.norm(direction)).astype(int)
                 if (centre < 0).any() or (centre >= shape).any() or density[tuple(centre)] <= 0:
@@ -182,9 +188,9 @@ def _draw_lesions(
             part = body[local] & anatomy.brain[volume] & (anatomy.csf[volume] < 0.5)
             if part.sum() < 0.8 * size:
                 continue
-            grown = tuple(slice(max(s.start - 2, 0), s.stop + 2) for s in volume)
+            grown = tuple(slice(max(s.start - config.gap, 0), s.stop + config.gap) for s in volume)
             if fate >= config.confluent and mask[grown].any():
-                continue  # single lesions keep a gap, so that a component is a lesion
+                continue
             mask[volume] |= part
             cnr[volume] = np.where(part, level, cnr[volume])
             centres.append(centre)

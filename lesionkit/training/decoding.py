@@ -20,7 +20,7 @@ from lesionkit.model import UNet
 from lesionkit.training.config import TrainConfig
 from lesionkit.training.data import LoadedCase
 
-TAUS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+TAUS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 """Binarisation thresholds that are tried, in units of the label's peak; 0.5 stands where no lesion is found at any."""
 
 
