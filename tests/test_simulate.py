@@ -8,6 +8,7 @@ import pytest
 from lesionkit import points_from_mask
 from lesionkit.io import DataError, read_points, read_volume
 from lesionkit.simulate import CHANNELS, SimulationConfig, draw_splits, simulate_case, simulate_cohort
+from lesionkit.simulate.cases import COUNT_QUANTILES, _draw_count
 from lesionkit.simulate.statistics import lesion_table, nearest_mm, quantile_table
 
 QUICK = {kind: SimulationConfig(kind=kind, spacing=3.0, lesions=(5.0, 0.3)) for kind in CHANNELS}
@@ -72,6 +73,15 @@ def test_sizes_follow_the_real_distribution():
 def test_wrong_settings_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         SimulationConfig(**settings)
+
+
+def test_counts_of_real_patients(rng):
+    config = SimulationConfig(lesions=None)
+    drawn = np.array([_draw_count(config, rng) for _ in range(2000)])
+    wanted = np.interp((0.25, 0.5, 0.75), *np.array(COUNT_QUANTILES).T)
+    assert np.quantile(drawn, (0.25, 0.5, 0.75)) == pytest.approx(wanted, rel=0.1)
+    assert drawn.min() >= 19
+    assert drawn.max() <= 366
 
 
 def test_splits_are_by_patient_and_60_20_20(rng):

@@ -12,6 +12,7 @@ bright cortex, vessels, and diffuse white matter.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -32,6 +33,9 @@ CHANNELS: dict[str, tuple[str, ...]] = {"gad": ("ce-gad_T1w", "T1w"), "flair": (
 SIZE_QUANTILES = ((0, 3), (0.05, 3), (0.1, 4), (0.25, 9), (0.5, 21), (0.75, 55), (0.9, 154), (0.95, 320), (1, 1500))
 """Voxels of a lesion: quantiles of the real lesions of 3 voxels and more (20 patients, 1 mm); the long tail is cut."""
 
+COUNT_QUANTILES = ((0, 19), (0.1, 23), (0.25, 32), (0.5, 81), (0.75, 105), (0.9, 234), (1, 366))
+"""Lesions drawn for a case: quantiles of the same 20 patients, 7 % up, as some find no place and some grow together."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SimulationConfig:
@@ -45,8 +49,8 @@ class SimulationConfig:
     """Lesions of fewer voxels are no lesions (paper: small ones have 3 to 10)."""
     max_size: int = 600
     """Largest single blob, voxels; blobs that touch make larger lesions."""
-    lesions: tuple[float, float] = (3.0, 0.6)
-    """Median number of lesions a case, and the standard deviation of its logarithm."""
+    lesions: tuple[float, float] | None = (3.0, 0.6)
+    """Median number of lesions a case, and the standard deviation of its logarithm; None: as many as real patients."""
     clustered: float = 0.25
     """Share of lesions placed close to another one, as the nearest neighbours of real ones are."""
     reach: tuple[float, float] = (6.0, 14.0)
@@ -158,8 +162,7 @@ def _draw_lesions(
     density = _lesion_places(anatomy, config.kind)
     candidates = np.flatnonzero(density > 0)
     cumulative = np.cumsum(density.ravel()[candidates])
-    quantile, voxels = np.array(SIZE_QUANTILES).T
-    n = int(np.clip(round(config.lesions[0] * np.exp(config.lesions[1] * rng.standard_normal())), 1, 400))
+    n = _draw_count(config, rng)
     mask = np.zeros(shape, bool)
     cnr = np.zeros(shape, np.float32)
     centres: list[np.ndarray] = []
@@ -168,8 +171,7 @@ def _draw_lesions(
         mask |= body
         cnr[body] = np.exp(rng.uniform(*np.log(config.contrast)))
     for _ in range(n):
-        size = int(np.exp(np.interp(rng.random(), quantile, np.log(voxels))).round())
-        size = int(np.clip(size, config.min_size, config.max_size))
+        size = int(np.clip(round(_draw_quantile(SIZE_QUANTILES, rng)), config.min_size, config.max_size))
         level = float(np.exp(rng.uniform(*np.log(config.contrast))))
         body = _blob(size, rng)
         fate = rng.random()
@@ -196,6 +198,19 @@ def _draw_lesions(
             centres.append(centre)
             break
     return mask, cnr
+
+
+def _draw_count(config: SimulationConfig, rng: np.random.Generator) -> int:
+    if config.lesions is None:
+        return round(_draw_quantile(COUNT_QUANTILES, rng))
+    median, spread = config.lesions
+    return int(np.clip(round(median * np.exp(spread * rng.standard_normal())), 1, 400))
+
+
+def _draw_quantile(quantiles: Sequence[tuple[float, float]], rng: np.random.Generator) -> float:
+    """Draw from a distribution given by its quantiles, between which the logarithm is uniform."""
+    share, value = np.array(quantiles).T
+    return float(np.exp(np.interp(rng.random(), share, np.log(value))))
 
 
 def _confluence(anatomy: Anatomy, rng: np.random.Generator) -> Bool[np.ndarray, "i j k"]:
