@@ -11,7 +11,7 @@ from lesionkit.io import DataError
 from lesionkit.mc_dropout import McConfig
 from lesionkit.model import ModelConfig
 from lesionkit.paper import DETECTION, TRANSFER
-from lesionkit.reproduce import ReproduceConfig, reproduce
+from lesionkit.reproduce import ReproduceConfig, _order, reproduce
 from lesionkit.simulate import SimulationConfig
 from lesionkit.training import TrainConfig
 
@@ -60,6 +60,22 @@ def test_presets_fill_every_row_of_every_table(name):
     assert set(table["name"].head(2)) == {"heatmap_s1.25_0", "segmentation_0"}  # what the first report needs
     with pytest.raises(ValueError, match="preset"):
         ReproduceConfig.preset("gpu")
+
+
+def test_another_order_than_the_papers_is_said_and_by_which_lesions():
+    def rows(heatmap, segmentation):
+        nothing = ("euclidean, CC", "f1", float("nan"), float("nan"), 80.6)  # no run of it is finished
+        rates = ("f1", "small", "medium", "large")
+        both = (("heatmap, Gaussian", heatmap, 86.3), ("segmentation, CC", segmentation, 85.4))
+        return [nothing, *((n, r, v, 1.0, paper) for n, vs, paper in both for r, v in zip(rates, vs, strict=True))]
+
+    assert _order(rows((76, 60, 85, 72), (75, 37, 83, 95))).endswith("segmentation, CC 75.0, as in the paper.")
+    said = _order(rows((76, 60, 85, 72), (79, 37, 83, 95)))
+    assert "segmentation, CC 79.0 > heatmap, Gaussian 76.0. The paper: heatmap, Gaussian > segmentation, CC." in said
+    assert "heatmap, Gaussian: 60 / 85 / 72" in said
+    assert "Large lesions: a point" in said
+    assert "Small lesions: points do better" in said
+    assert "lesions: a point" not in _order(rows((76, 30, 85, 96), (79, 37, 83, 95)))
 
 
 def test_one_command_makes_the_report_and_only_once(tmp_path):
