@@ -85,7 +85,7 @@ class ReproduceConfig:
         """Return named settings.
 
         `quick` fills every table with small networks on 4 mm voxels, in minutes; its numbers mean little. `cpu` takes
-        a night on two cores, at 2 mm, with the networks of the `cpu` training preset.
+        about four hours on two cores, at 2 mm, with the networks of the `cpu` training preset.
         """
         if name == "quick":
             small = ModelConfig(levels=3, filters=8, max_filters=32, dropout=0.1)
