@@ -22,7 +22,7 @@ ARGUMENTS: tuple[tuple[str, str], ...] = (
     ("train COHORT --sigma 0 -o NEW", "sigma must be positive and finite (standard deviation in voxels), got 0.0"),
     ("train COHORT --sigma-mm nan -o NEW", "sigma_mm is nan; a positive number (mm) is wanted"),
     ("train COHORT --precision 12 -o NEW", "Precision '12' is invalid. Allowed precision values"),
-    ("train COHORT --devices 3 -o NEW", "batch_size must be a multiple of the 3 processes that share it, got 4"),
+    ("train COHORT --devices 5 -o NEW", "batch_size must be a multiple of the 5 processes that share it, got 24"),
     ("train COHORT --devices 4 -o NEW", "devices * num_nodes is 4, more than there are validation cases to share"),
     ("train COHORT --label segmentation -o NEW", "has no lesion mask; this label or placement of points wants one"),
     ("train COHORT --from gad -o NEW", "has channels FLAIR; checkpoint gad wants ce-gad_T1w, T1w"),
