@@ -9,6 +9,7 @@ on from its last completed validation.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -97,11 +98,30 @@ class RunSettings:
     train: TrainConfig
     """Of the detectors, and of segmentation on all masks; label, sigma and seed come from the table."""
     tune: TrainConfig
-    """Of everything that is trained on a share of the masks, from scratch or not (paper: fine-tuning)."""
+    """Of the detectors that learn to segment from a share of the masks (paper: fine-tuning)."""
     max_distance_mm: float = 6.0
     """Gate of the matching, mm."""
     mc: McConfig | None = None
     """MC dropout of the segmentation network on all masks that has seed 0, as it costs many passes; None: none."""
+
+    def config(self, run: Mapping[str, Any]) -> TrainConfig:
+        """Return the settings of one run's training.
+
+        On a share of the masks from scratch it takes the steps of a detector and of its fine-tuning together: what it
+        is compared with has learned as long.
+        """
+        config = self.tune if run["start"] else self.train
+        if run["fraction"] < 1 and not run["start"]:
+            config = replace(config, steps=self.train.steps + self.tune.steps)
+        return replace(
+            config, label=run["label"], sigma=float(run["sigma"]), jitter_mm=float(run["jitter_mm"]),
+            seed=int(run["seed"]),
+        )  # fmt: skip
+
+    def sampled(self, run: Mapping[str, Any]) -> McConfig | None:
+        """Return the settings of MC dropout of one run, if it is to have any."""
+        whole = not run["start"] and run["fraction"] == 1
+        return self.mc if run["label"] == "segmentation" and whole and not run["seed"] else None
 
 
 def run_grid(
@@ -111,7 +131,7 @@ def run_grid(
     settings: RunSettings,
     *,
     n_jobs: int = 1,
-    scheduler: Any = None,
+    scheduler: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Do the runs of a table that are not yet done.
@@ -131,8 +151,8 @@ def run_grid(
     n_jobs
         Processes on this machine (joblib's meaning: -1 is one a core, 1 stays in this process).
     scheduler
-        Address of a Dask scheduler (or a client): the work is done there, and `n_jobs` has no meaning. A run whose
-        worker dies is given to another one.
+        Address of a Dask scheduler whose workers have one thread each: the work is done there, and `n_jobs` has no
+        meaning. A run whose worker dies is given to another one.
     progress
         Called with the number of runs done and of all.
 
@@ -141,16 +161,17 @@ def run_grid(
     pandas.DataFrame
         The table, and a column for each metric: f1, precision, recall, small, medium, large, froc, threshold (each of
         the fit for heatmaps, of components otherwise; with the prefix ``cc_`` for components of heatmaps), dice,
-        n_masks, seconds.
+        n_masks, seconds (of the attempt that finished).
 
     Raises
     ------
     ValueError
-        If two runs have one name, a run starts from one that is not in the table, or `n_jobs` is 0.
+        If two runs have one name, a run starts from one that is not in the table, `n_jobs` is 0, or a worker of the
+        scheduler has several threads.
     DataError
-        If a folder holds a run of other settings.
+        If a folder holds a run of other settings or of another cohort.
     """
-    folder = Path(folder)
+    folder, cohort = Path(folder).absolute(), cohort.absolute()  # workers may have started elsewhere
     names = table["name"].tolist()
     if len(set(names)) != len(names):
         raise ValueError(f"table: got {len(names)} runs of {len(set(names))} names, wanted a name each")
@@ -230,63 +251,105 @@ def load_truth(case: Any) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, "
 
 def do_run(run: Mapping[str, Any], cohort: Cohort, folder: Path, settings: RunSettings) -> str:
     """Do one run, or what is left of it; return its name."""
+    place = Path(folder) / str(run["name"])
+    described = _described(run, cohort, settings, _digest(cohort))
+    _check(place, described)
+    if not (place / "metrics.json").is_file():
+        place.mkdir(parents=True, exist_ok=True)
+        _write_json(place / "run.json", described)
+        try:
+            _work(run, cohort, place, settings)
+        except (DataError, ValueError) as error:
+            raise type(error)(f"{place}: {error}") from error
+    return str(run["name"])
+
+
+def check_runs(table: pd.DataFrame, cohort: Cohort, folder: str | Path, settings: RunSettings) -> None:
+    """Refuse a folder that holds a run of other settings or of another cohort, with a `DataError` that names it."""
+    digest = _digest(cohort)
+    for run in table.to_dict("records"):
+        _check(
+            Path(folder) / str(run["name"]), _described({str(k): v for k, v in run.items()}, cohort, settings, digest)
+        )
+
+
+def _described(run: Mapping[str, Any], cohort: Cohort, settings: RunSettings, digest: str) -> dict[str, Any]:
+    """All that the result of a run depends on, as it is read back from its ``run.json``."""
+    mc = settings.sampled(run)
+    content = {
+        "run": dict(run), "config": asdict(settings.config(run)), "max_distance_mm": settings.max_distance_mm,
+        "mc": mc and asdict(mc), "cohort": {**cohort.extra, "digest": digest},
+    }  # fmt: skip
+    read: dict[str, Any] = json.loads(json.dumps(content, default=float))
+    return read
+
+
+def _digest(cohort: Cohort) -> str:
+    """Tell a cohort from others, wherever it lies: patients, splits, channels, points, sizes of images and masks."""
+    facts = hashlib.sha256(repr((cohort.kind, cohort.channels)).encode())
+    for case in cohort:
+        sizes = [path.stat().st_size for path in (*case.images, case.mask) if path is not None]
+        facts.update(repr((case.subject, case.split, sizes)).encode())
+        if case.points is not None:
+            facts.update(case.points.read_bytes())
+    return facts.hexdigest()
+
+
+def _check(place: Path, described: Mapping[str, Any]) -> None:
+    if not (place / "run.json").is_file():
+        return
+    there = _read_json(place / "run.json")
+    if there != described:
+        differ = sorted(key for key in described if there.get(key) != described[key])
+        raise DataError(
+            f"{place}: holds a run that differs in {', '.join(differ) or 'what it says'}; an empty folder, or the same "
+            "cohort and settings are wanted"
+        )
+
+
+def _work(run: Mapping[str, Any], cohort: Cohort, place: Path, settings: RunSettings) -> None:
+    """Train what is not trained yet, evaluate, and write the metrics last."""
     import torch
 
-    place = Path(folder) / str(run["name"])
-    tuned = bool(run["start"]) or run["fraction"] < 1
-    config = replace(
-        settings.tune if tuned else settings.train,
-        label=run["label"], sigma=float(run["sigma"]), jitter_mm=float(run["jitter_mm"]), seed=int(run["seed"]),
-        frozen=settings.tune.frozen if run["start"] else "nothing",
-    )  # fmt: skip
-    content = {"run": dict(run), "config": asdict(config), "cohort": dict(cohort.extra)}
-    described = json.loads(json.dumps(content, default=float))  # as it will be read back
-    place.mkdir(parents=True, exist_ok=True)
-    if (place / "run.json").is_file():
-        if _read_json(place / "run.json") != described:
-            raise DataError(f"{place}: holds a run of other settings; an empty folder or the same ones are wanted")
-        if (place / "metrics.json").is_file():
-            return str(run["name"])
-    else:
-        _write_json(place / "run.json", described)
+    config = settings.config(run)
     with (place / "attempts.txt").open("a", encoding="utf-8") as log:
         log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {platform.node()} {os.getpid()}\n")
     start = time.monotonic()
     torch.set_num_threads(1)  # runs share a machine by processes
-    subset = mask_subset(cohort, float(run["fraction"]), seed=int(run["subset"])) if tuned else cohort
+    share = bool(run["start"]) or run["fraction"] < 1
+    subset = mask_subset(cohort, float(run["fraction"]), seed=int(run["subset"])) if share else cohort
     path = place / "model.safetensors"
     if not path.is_file():  # written last by a training
         with (place / "train.txt").open("a", encoding="utf-8") as log, redirect_stdout(log):
             if config.label == "segmentation":
-                source = Path(folder) / str(run["start"]) / "model.safetensors"
+                source = place.parent / str(run["start"]) / "model.safetensors"
                 detector = load_checkpoint(source) if run["start"] else None
                 fine_tune(subset, place, config, detector=detector, resume=True, progress=False)
             else:
                 train(subset, place, config, resume=True, progress=False)
     network = load_checkpoint(path)
-    mc = settings.mc if config.label == "segmentation" and not tuned and not config.seed else None
-    metrics, predictions = _evaluate(network, cohort, settings.max_distance_mm, config.threshold_cases, mc=mc)
+    metrics, predictions = _evaluate(
+        network, cohort, settings.max_distance_mm, config.threshold_cases, mc=settings.sampled(run)
+    )
     with atomic_path(place / "predictions.tsv") as temporary:
         predictions.to_csv(temporary, sep="\t", index=False, float_format="%.6g")
     metrics |= {"n_masks": float(len(subset.split("train"))), "seconds": time.monotonic() - start}
     _write_json(place / "metrics.json", metrics)
-    return str(run["name"])
 
 
 def _parallel(
-    runs: list[dict[str, Any]], cohort: Cohort, folder: Path, settings: RunSettings, n_jobs: int, scheduler: Any
+    runs: list[dict[str, Any]], cohort: Cohort, folder: Path, settings: RunSettings, n_jobs: int, scheduler: str | None
 ) -> Iterator[str]:
     if scheduler is not None:
         from distributed import Client, as_completed
 
-        client: Any = Client(scheduler) if isinstance(scheduler, str) else scheduler  # type: ignore[no-untyped-call]  # Dask has no types
-        try:
-            futures = [client.submit(do_run, run, cohort, folder, settings, pure=False, retries=2) for run in runs]
+        with Client(scheduler) as client:  # type: ignore[no-untyped-call]  # Dask has no types
+            threads = max(client.nthreads().values(), default=1)
+            if threads > 1:  # a training draws the random numbers, and sends the output, of its whole process
+                raise ValueError(f"scheduler: got a worker of {threads} threads, wanted one each (--nthreads 1)")
+            futures = [client.submit(do_run, run, cohort, folder, settings, pure=False) for run in runs]
             for future in as_completed(futures):  # type: ignore[no-untyped-call]  # Dask has no types
                 yield future.result()
-        finally:
-            if isinstance(scheduler, str):
-                client.close()
     elif n_jobs == 1:
         for run in runs:
             yield do_run(run, cohort, folder, settings)

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,19 @@ class Cohort:
     def __getitem__(self, place: int) -> Case:
         """Return one case."""
         return self.cases[place]
+
+    def absolute(self) -> Cohort:
+        """Return the same cohort with absolute paths, which mean the same to a process started elsewhere."""
+        cases = tuple(
+            replace(
+                case,
+                images=tuple(path.absolute() for path in case.images),
+                mask=case.mask and case.mask.absolute(),
+                points=case.points and case.points.absolute(),
+            )
+            for case in self.cases
+        )
+        return replace(self, folder=self.folder.absolute(), cases=cases)
 
     def split(self, name: str) -> list[Case]:
         """Return the cases of one split.

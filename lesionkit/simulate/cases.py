@@ -88,8 +88,8 @@ class SimulationConfig:
         """Return the shipped settings of a kind: `gad` at 2 mm, `flair` at 1 mm with many more lesions."""
         if kind == "flair":
             return cls(
-                kind="flair", spacing=1.0, max_size=1500, lesions=(90.0, 0.6), clustered=0.45, confluent=0.15,
-                confluences=1.0, contrast=(6.5, 20.0), noise=(0.03, 0.055),
+                kind="flair", spacing=1.0, max_size=1500, lesions=None, clustered=0.45, reach=(4.0, 12.0), gap=1,
+                confluent=0.06, confluences=1.0, contrast=(6.5, 20.0), noise=(0.03, 0.055),
             )  # fmt: skip
         return cls(kind=kind)
 

@@ -125,8 +125,8 @@ class TrainConfig:
             return cls(model=small, steps=8000, validate_every=1000, validation_cases=24, threshold_cases=120)
         if name == "flair":
             return cls(
-                model=small, steps=6000, sigma=1.5, patch=(48, 48, 48), batch_size=2, window=48, validate_every=2000,
-                validation_cases=6, threshold_cases=20,
+                model=replace(small, levels=3, activation="softplus"), steps=4000, sigma=1.5, patch=(24, 24, 24),
+                batch_size=16, window=24, validate_every=2000, validation_cases=6, threshold_cases=20,
             )  # fmt: skip
         if name == "paper":
             return cls(sigma=1.0, patch=(192, 192, 64), window=192, steps=20_000, learning_rate=1e-4)
