@@ -180,7 +180,7 @@ def run_grid(
         raise ValueError(f"table: got runs that start from {sorted(missing)}, which are not in it")
     if n_jobs == 0:
         raise ValueError("n_jobs must be a number of processes, or -1 for one a core, got 0")
-    runs = [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+    runs = _rows(table)
     done = 0
     for wave in ([r for r in runs if not r["start"]], [r for r in runs if r["start"]]):  # detectors, then what is tuned
         for _ in _parallel(wave, cohort, folder, settings, n_jobs, scheduler):
@@ -188,6 +188,10 @@ def run_grid(
             if progress is not None:
                 progress(done, len(runs))
     return read_metrics(table, folder)
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
 
 def read_metrics(table: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
