@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from lesionkit import points_from_mask
-from lesionkit.io import DataError, read_points, read_volume
+from lesionkit.io import read_points, read_volume
 from lesionkit.simulate import CHANNELS, SimulationConfig, draw_splits, simulate_case, simulate_cohort
 from lesionkit.simulate.cases import COUNT_QUANTILES, _draw_count
 from lesionkit.simulate.statistics import lesion_table, nearest_mm, quantile_table
@@ -108,8 +111,56 @@ def test_cohort_on_disk_is_what_was_simulated_and_can_be_resumed(tmp_path):
     again = simulate_cohort(config, 4, tmp_path / "c", seed=7)
     assert again[1].points.is_file()
     assert again[0].images[0].stat().st_mtime_ns == untouched
-    with pytest.raises((ValueError, DataError), match="another cohort"):
-        simulate_cohort(config, 4, tmp_path / "c", seed=8)
+
+
+def _stopped_after(n_cases, folder, config=QUICK["gad"], n=4, seed=7):
+    """Begin a cohort and stop, as by Ctrl-C, after this many cases."""
+
+    def stop(done):
+        if done == n_cases:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        simulate_cohort(config, n, folder, seed=seed, progress=stop)
+
+
+@pytest.mark.parametrize(
+    ("config", "n", "seed", "difference"),
+    [
+        (QUICK["gad"], 4, 8, "seed 7, not 8"),
+        (QUICK["gad"], 6, 7, "n 4, not 6"),
+        (QUICK["gad"], 3, 7, "n 4, not 3"),
+        (replace(QUICK["gad"], noise=(0.1, 0.2)), 4, 7, r"noise \[0.02, 0.045\], not \[0.1, 0.2\]"),
+        (QUICK["flair"], 4, 7, "kind gad, not flair"),
+    ],
+)
+def test_a_stopped_cohort_goes_on_as_it_began_or_not_at_all(tmp_path, config, n, seed, difference):
+    _stopped_after(1, tmp_path / "c")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "c").rglob("*")}
+    with pytest.raises(ValueError, match=rf"c: holds another cohort \({difference}\)"):
+        simulate_cohort(config, n, tmp_path / "c", seed=seed)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "c").rglob("*")} == before
+
+
+def test_cases_without_a_description_are_not_gone_on_with(tmp_path):
+    """As an interrupted simulation left them before the description was written first."""
+    _stopped_after(1, tmp_path / "c")
+    (tmp_path / "c" / "dataset_description.json").unlink()
+    with pytest.raises(ValueError, match=r"c: holds cases, but no dataset_description\.json"):
+        simulate_cohort(QUICK["gad"], 4, tmp_path / "c", seed=7)
+
+
+def test_what_was_stopped_before_its_first_case_may_become_another_cohort(tmp_path):
+    simulate_cohort(QUICK["gad"], 2, tmp_path / "c", seed=7)
+    for part in ("derivatives", "sub-001", "sub-002"):
+        shutil.rmtree(tmp_path / "c" / part)
+    assert simulate_cohort(QUICK["flair"], 1, tmp_path / "c", seed=8).extra["seed"] == 8
+
+
+def test_images_mask_and_points_are_the_same_in_a_cohort_of_any_size(tmp_path):
+    small, large = (simulate_cohort(QUICK["gad"], n, tmp_path / str(n), seed=7) for n in (1, 3))
+    ours, theirs = ((*case.images, case.mask, case.points) for case in (small[0], large[0]))
+    assert [path.read_bytes() for path in ours] == [path.read_bytes() for path in theirs]
 
 
 def test_statistics_of_a_cohort_come_from_its_tables_alone(tmp_path):

@@ -171,7 +171,7 @@ def read_cohort(folder: str | os.PathLike[str]) -> Cohort:
     table = folder / "participants.tsv"
     _check_inside(table, folder)
     columns, rows = read_table(table, ("participant_id", "split"))
-    kind, channels, extra = _read_description(folder)
+    kind, channels, extra = read_cohort_description(folder)
     cases: dict[str, Case] = {}
     for line, row in rows:
         entries = dict(zip(columns, (entry.strip() for entry in row), strict=True))
@@ -249,8 +249,25 @@ def write_cohort_description(folder: str | os.PathLike[str], kind: str, channels
         temporary.write_text(text, encoding="utf-8")
 
 
-def _read_description(folder: Path) -> tuple[str, tuple[str, ...], dict[str, Any]]:
-    """Kind, channels and the rest of the description's lesionkit block; empty where there is none."""
+def read_cohort_description(folder: str | os.PathLike[str]) -> tuple[str, tuple[str, ...], dict[str, Any]]:
+    """Read the ``dataset_description.json`` of a cohort, whether or not its cases are there yet.
+
+    Parameters
+    ----------
+    folder : path
+        The cohort.
+
+    Returns
+    -------
+    kind, channels, extra
+        As :func:`write_cohort_description` wrote them; ``unknown`` and empty where there is no description.
+
+    Raises
+    ------
+    DataError
+        If the description cannot be used, or is a link out of the folder.
+    """
+    folder = Path(folder)
     path = folder / "dataset_description.json"
     if not path.exists():
         return "unknown", (), {}

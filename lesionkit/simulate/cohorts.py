@@ -16,11 +16,13 @@ from lesionkit.io import (
     Cohort,
     case_layout,
     read_cohort,
+    read_table,
     write_cohort_description,
     write_participants,
     write_points,
     write_volume,
 )
+from lesionkit.io.cohorts import read_cohort_description
 from lesionkit.simulate.cases import CHANNELS, SimulationConfig, simulate_case
 
 SPLIT_SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
@@ -53,9 +55,10 @@ def simulate_cohort(
     n : int
         Number of patients.
     folder : path
-        Is created; cases that are already there, complete and of the same settings, are kept.
+        Is created; complete cases that are already there are kept, if they are of the same `config`, `n` and `seed`.
     seed : int
-        Case `i` depends on `(seed, i)` alone, so that it is the same in a cohort of any size.
+        Images, mask and points of case `i` depend on `(seed, i)` alone, so that they are the same in a cohort of any
+        size; its split depends on `n` too.
     jobs : int
         Processes.
     progress : callable, optional
@@ -69,7 +72,9 @@ def simulate_cohort(
     Raises
     ------
     ValueError
-        If `n` is not positive, `jobs` is 0, or the folder holds a cohort of other settings.
+        If `n` is not positive, `jobs` is 0, or the folder holds cases of another cohort, or without a description.
+    DataError
+        If the folder holds cases, and a description or a table of participants that cannot be used.
     """
     from joblib import Parallel, delayed
 
@@ -78,17 +83,14 @@ def simulate_cohort(
     if jobs == 0:
         raise ValueError("jobs must be a number of processes, or -1 for one a core, got 0")
     folder = Path(folder)
-    described = {"seed": seed, "simulation": asdict(config)}
-    if (folder / "dataset_description.json").is_file():
-        extra = read_cohort(folder).extra
-        if extra.get("seed") != seed or extra.get("simulation") != _as_json(described["simulation"]):
-            raise ValueError(
-                f"{folder}: holds another cohort; give an empty folder, or the settings that it was made with"
-            )
+    if any(folder.glob("sub-*")):
+        _check_same(folder, config, n, seed)
     width = max(len(str(n)), 3)
     subjects = [f"sub-{number + 1:0{width}d}" for number in range(n)]
     splits = draw_splits(n, rng=np.random.default_rng([seed, 2**31]))
     write_participants(folder, pd.DataFrame({"participant_id": subjects, "split": splits}))
+    # Before the first case: a cohort that is stopped in the middle still tells what it is.
+    write_cohort_description(folder, config.kind, CHANNELS[config.kind], seed=seed, simulation=asdict(config))
     tasks = (
         delayed(_write_case)(config, folder, subject, split, seed, number)
         for number, (subject, split) in enumerate(zip(subjects, splits, strict=True))
@@ -96,8 +98,31 @@ def simulate_cohort(
     for done, _ in enumerate(Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks), start=1):
         if progress is not None:
             progress(done)
-    write_cohort_description(folder, config.kind, CHANNELS[config.kind], **described)
     return read_cohort(folder)
+
+
+def _check_same(folder: Path, config: SimulationConfig, n: int, seed: int) -> None:
+    """Refuse to go on with a cohort of other settings; how many patients it has, its participants.tsv tells."""
+    _, _, extra = read_cohort_description(folder)
+    simulation = extra.get("simulation")
+    if not isinstance(simulation, dict):
+        raise ValueError(
+            f"{folder}: holds cases, but no dataset_description.json that tells how they were simulated; give an empty "
+            "folder"
+        )
+    _, rows = read_table(folder / "participants.tsv", ("participant_id", "split"))
+    there = {"n": len(rows), "seed": extra.get("seed"), **simulation}
+    wanted = {"n": n, "seed": seed, **{name: _as_json(value) for name, value in asdict(config).items()}}
+    differing = [
+        f"{name} {there.get(name)}, not {wanted.get(name)}"
+        for name in {**wanted, **there}
+        if there.get(name) != wanted.get(name)
+    ]
+    if differing:
+        raise ValueError(
+            f"{folder}: holds another cohort ({'; '.join(differing)}); give an empty folder, or the settings that it "
+            "was made with"
+        )
 
 
 def _write_case(config: SimulationConfig, folder: Path, subject: str, split: str, seed: int, number: int) -> None:
@@ -114,6 +139,4 @@ def _write_case(config: SimulationConfig, folder: Path, subject: str, split: str
 
 def _as_json(value: object) -> object:
     """Tuples become lists, as in the file."""
-    if isinstance(value, dict):
-        return {key: _as_json(item) for key, item in value.items()}
     return [_as_json(item) for item in value] if isinstance(value, list | tuple) else value
