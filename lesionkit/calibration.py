@@ -264,7 +264,9 @@ def bootstrap(
     level: float = 0.95,
     resamples: int = 500,
 ) -> tuple[float, float]:
-    """Compute a percentile interval of any statistic of the candidates, drawing patients with replacement."""
+    """Compute a percentile interval of any statistic, drawing patients with replacement; NaN without candidates."""
+    if not len(found):
+        return math.nan, math.nan
     members = [np.flatnonzero(found.patient == number) for number in np.unique(found.patient)]
     values = []
     for _ in range(resamples):
@@ -329,7 +331,7 @@ def fit_temperature(
     Raises
     ------
     ValueError
-        If a case is of the training or test split, or there is no candidate.
+        If a case is of a split other than validation, or there is no candidate.
     """
     from scipy.optimize import minimize_scalar
 
@@ -362,7 +364,7 @@ def fit_isotonic(validation: Sequence[CasePoints], *, max_distance: float = 6.0,
     Raises
     ------
     ValueError
-        If a case is of the training or test split, or there is no candidate.
+        If a case is of a split other than validation, or there is no candidate.
     """
     from scipy.optimize import isotonic_regression
 

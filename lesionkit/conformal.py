@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from lesionkit.metrics import CasePoints, check_validation
 
@@ -76,7 +76,7 @@ def control_risk(
     Raises
     ------
     ValueError
-        If a case is of the training or test split, there is no patient, or `target` or `cap` is out of range.
+        If a case is of a split other than validation, there is no patient, or `target` or `cap` is out of range.
 
     Notes
     -----
@@ -116,7 +116,7 @@ def check_risk(
     splits
         Number of splits.
     calibration_share
-        Share of the patients on which the threshold is chosen.
+        Share of the patients on which the threshold is chosen, each time as :func:`control_risk` would.
 
     Returns
     -------
@@ -154,11 +154,14 @@ class _Risks:
     levels: Float[np.ndarray, " t"]
     """Distinct scores, falling."""
     values: Float[np.ndarray, "t+1 n"]
+    scored: Bool[np.ndarray, "t+1 n"]
+    """Whether a candidate of the patient has the score; true of row 0."""
     rises: bool
     """Whether risk rises as the threshold falls (false positives) or falls (misses)."""
 
     def of(self, patients: np.ndarray) -> _Risks:
-        return _Risks(self.levels, self.values[:, patients], self.rises)
+        values, scored = (np.take(array, patients, axis=1) for array in (self.values, self.scored))
+        return _Risks(self.levels, values, scored, self.rises)
 
     def at(self, threshold: float) -> Float[np.ndarray, " n"]:
         if threshold == -math.inf and not self.rises:
@@ -173,6 +176,7 @@ def _risks(cases: Sequence[CasePoints], risk: str, cap: float, max_distance: flo
         raise ValueError("validation: got no patient, wanted at least one")
     levels = np.unique(np.concatenate([case.score for case in cases]))[::-1]
     values = np.zeros((len(levels) + 1, len(cases)))
+    scored = np.ones((len(levels) + 1, len(cases)), dtype=bool)
     for n, case in enumerate(cases):
         gains = case.gains(max_distance=max_distance)
         chosen = np.sort(case.score[gains] if risk == "missed" else case.score[~gains])
@@ -181,7 +185,8 @@ def _risks(cases: Sequence[CasePoints], risk: str, cap: float, max_distance: flo
             values[:, n] = 1 - count / len(case.true) if len(case.true) else 0.0
         else:
             values[:, n] = np.minimum(count, cap)
-    return _Risks(levels, values, risk == "false_positives")
+        scored[1:, n] = np.isin(levels, case.score)
+    return _Risks(levels, values, scored, risk == "false_positives")
 
 
 def _control(risks: _Risks, target: float, risk: Risk, cap: float) -> RiskControl:
@@ -193,7 +198,8 @@ def _control(risks: _Risks, target: float, risk: Risk, cap: float) -> RiskContro
     n = risks.values.shape[1]
     mean = risks.values.mean(axis=1)
     bound = (n * mean + largest) / (n + 1)
-    good = np.flatnonzero(bound <= target)
+    own = risks.scored.any(axis=1)  # scores of other patients are no thresholds of these
+    good = np.flatnonzero((bound <= target) & own)
     if not len(good):  # of false positives, none at all keep any promise; of misses, a reader makes none
         threshold = math.inf if risks.rises else -math.inf
         return RiskControl(

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Real
@@ -101,11 +100,10 @@ def judged(
     cases: Sequence[CasePoints],
     threshold: float,
     *,
-    of: Literal["detections", "candidates"] = "detections",
     max_distance: float = 6.0,
     gate: Gate = "before",
 ) -> tuple[Float[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-    """Compute the uncertainty of alpha, and whether the decision on it was right.
+    """Compute the uncertainty of each detection's alpha, and whether the detection is right.
 
     Parameters
     ----------
@@ -113,27 +111,16 @@ def judged(
         One entry a patient.
     threshold
         Smallest score of a detection, chosen beforehand.
-    of
-        ``"detections"``: those at or above the threshold, right if they are matched. ``"candidates"``: all, right also
-        where one below the threshold is not matched when every candidate may be.
     max_distance, gate
         As in :func:`~lesionkit.matching.match_points`, in mm.
 
     Returns
     -------
     uncertainty, right
-        Entropy of alpha in bits, and whether the decision was right; patient after patient.
+        Entropy of alpha in bits, and whether the detection is matched; patient after patient.
     """
     levels, rights = [np.empty(0)], [np.empty(0, dtype=bool)]
     for case in cases:
-        called = case.score >= threshold
-        hit = np.zeros(len(called), dtype=bool)
-        hit[called] = case.match(threshold, max_distance=max_distance, gate=gate).matched_predicted
-        if of == "candidates":
-            all_hits = case.match(-np.inf, max_distance=max_distance, gate=gate).matched_predicted
-            levels.append(entropy(case.score))
-            rights.append(np.where(called, hit, ~all_hits))
-        else:
-            levels.append(entropy(case.score[called]))
-            rights.append(hit[called])
+        levels.append(entropy(case.score[case.score >= threshold]))
+        rights.append(case.match(threshold, max_distance=max_distance, gate=gate).matched_predicted)
     return np.concatenate(levels), np.concatenate(rights)

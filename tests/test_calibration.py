@@ -156,6 +156,11 @@ def test_bootstrap_interval_holds_the_statistic(rng: np.random.Generator) -> Non
     assert high - low < 0.04
 
 
+def test_bootstrap_interval_of_no_candidate_is_unknown(rng: np.random.Generator) -> None:
+    none = Outcomes(probability=np.empty(0), hit=np.empty(0, bool), patient=np.empty(0, int))
+    assert np.isnan(bootstrap(none, brier_score, rng=rng)).all()
+
+
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
 def test_temperature_is_found_again(temperature: float, rng: np.random.Generator) -> None:
     fitted = fit_temperature(as_cases(drawn(6000, rng, temperature=temperature)))

@@ -76,6 +76,19 @@ def test_the_check_over_splits_sees_the_promise_kept(rng: np.random.Generator) -
     assert table["risk"].mean() <= 1.0 + 0.05
 
 
+@pytest.mark.parametrize(("risk", "target"), [("missed", 0.2), ("false_positives", 1.0)])
+def test_the_check_follows_the_rule_that_it_checks(risk, target, rng: np.random.Generator) -> None:
+    cases = random_patients(40, rng)
+    table = check_risk(cases, target, rng=np.random.default_rng(3), risk=risk, splits=50)
+    again = np.random.default_rng(3)
+    for row in table.itertuples():
+        order = again.permutation(40)
+        threshold = control_risk([cases[k] for k in order[:20]], target, risk=risk).threshold
+        assert row.threshold == threshold
+        scores = score_points([cases[k] for k in order[20:]], threshold)
+        assert row.false_positives == pytest.approx(np.minimum(scores.fp, 10).mean())
+
+
 def test_a_reader_is_asked_where_candidates_do_not_suffice(rng: np.random.Generator) -> None:
     cases = random_patients(60, rng, missed=3.0)
     assert control_risk(cases, 0.1).threshold == -math.inf

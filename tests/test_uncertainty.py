@@ -53,7 +53,7 @@ def test_uncertainty_that_knows_gives_a_larger_area(rng: np.random.Generator) ->
     assert blind.area == pytest.approx(0.7, abs=0.05)
 
 
-def test_decisions_are_judged_at_the_threshold() -> None:
+def test_detections_are_judged_at_the_threshold() -> None:
     x = np.array([0.0, 100, 200, 300, 2])
     case = CasePoints(
         predicted=np.stack([x, 0 * x, 0 * x], axis=1),
@@ -64,8 +64,6 @@ def test_decisions_are_judged_at_the_threshold() -> None:
     level, right = judged([case], 0.5)
     np.testing.assert_allclose(level, entropy(np.array([0.9, 0.8, 0.5])))
     assert right.tolist() == [True, False, False]
-    _, right = judged([case], 0.5, of="candidates")
-    assert right.tolist() == [True, False, False, False, True]  # the third is missed, the last rightly left out
 
 
 def test_what_does_not_fit_together_is_refused() -> None:

@@ -46,7 +46,7 @@ class CasePoints:
     subject: str = ""
     """Name of the patient."""
     split: str = ""
-    """Part of the cohort that the patient belongs to, such as train, val or test."""
+    """Part of the cohort that the patient belongs to: train, validation or test; empty where there are no parts."""
     unfitted: Float[np.ndarray, " n"] | None = None
     """Alpha before the fit: the sum over the candidate's window (paper, section 3.2, step 2); None where there is no
     fit."""
@@ -87,7 +87,7 @@ class CasePoints:
 
 
 def check_validation(cases: Sequence[CasePoints], *, what: str) -> None:
-    """Refuse to tune anything on cases of the training or the test split.
+    """Refuse to tune anything on cases of a split other than validation.
 
     Parameters
     ----------
@@ -99,13 +99,13 @@ def check_validation(cases: Sequence[CasePoints], *, what: str) -> None:
     Raises
     ------
     ValueError
-        If a case belongs to the training or the test split; cases of no split are taken at the caller's word.
+        If a case belongs to another split; cases of no split are taken at the caller's word.
     """
-    wrong = [case for case in cases if case.split in ("train", "test")]
+    wrong = [case for case in cases if case.split not in ("validation", "")]
     if wrong:
         raise ValueError(
             f"validation: got {len(wrong)} case(s) of the {wrong[0].split} split ({wrong[0].subject or '?'}...), "
-            f"wanted validation cases only: {what} chosen on training or test cases flatters the result"
+            f"wanted validation cases only: {what} chosen on others flatters the result"
         )
 
 

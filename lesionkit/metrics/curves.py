@@ -155,7 +155,7 @@ def choose_threshold(validation: Sequence[CasePoints], *, max_distance: float = 
     Raises
     ------
     ValueError
-        If a case is of the training or test split, or the cases hold no lesion or no candidate near one: then no
+        If a case is of a split other than validation, or the cases hold no lesion or no candidate near one: then no
         threshold is better than another.
 
     References

@@ -15,7 +15,14 @@ from jaxtyping import Float
 from lesionkit.components import ComponentConfig, detect_components
 from lesionkit.detection import detect, fit_config
 from lesionkit.inference import predict_array
-from lesionkit.metrics import CasePoints, ScoreTable, choose_threshold, precision_recall, score_points
+from lesionkit.metrics import (
+    CasePoints,
+    ScoreTable,
+    check_validation,
+    choose_threshold,
+    precision_recall,
+    score_points,
+)
 from lesionkit.model import UNet
 from lesionkit.training.config import TrainConfig
 from lesionkit.training.data import LoadedCase
@@ -76,18 +83,25 @@ class OperatingPoint:
 
 
 def operating_point(found: Sequence[tuple[CasePoints, ...]], config: TrainConfig) -> OperatingPoint:
-    """Choose the threshold on validation cases; 1/2 for a network that has not found a single lesion yet."""
+    """Choose the threshold on validation cases: of alpha, or of the map for what has no alpha."""
     gate = config.max_distance_mm
     if config.label == "heatmap":
         cases = [one for (one,) in found]
-        hits = precision_recall(cases, max_distance=gate)["tp"].any()
-        threshold = choose_threshold(cases, max_distance=gate) if hits else 0.5
+        threshold = alpha_threshold(cases, gate)
         return OperatingPoint(threshold, score_points(cases, threshold, max_distance=gate))
     return best_tau([[case[n] for case in found] for n in range(len(TAUS))], gate)
 
 
+def alpha_threshold(validation: Sequence[CasePoints], gate: float) -> float:
+    """Choose the alpha with the best F1; 1/2 for a network that has not found a single lesion yet."""
+    check_validation(validation, what="a threshold")
+    hits = precision_recall(validation, max_distance=gate)["tp"].any()
+    return choose_threshold(validation, max_distance=gate) if hits else 0.5
+
+
 def best_tau(groups: Sequence[Sequence[CasePoints]], gate: float) -> OperatingPoint:
     """Choose among `TAUS`, each with its group of validation cases; of equally good ones the nearest to 1/2."""
+    check_validation([case for group in groups for case in group], what="a threshold")
     tried = [
         OperatingPoint(tau, score_points(group, 0.0, max_distance=gate))
         for tau, group in zip(TAUS, groups, strict=True)
