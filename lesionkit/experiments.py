@@ -32,9 +32,9 @@ from lesionkit.detection import FitConfig, detect, fit_config
 from lesionkit.inference import predict_array
 from lesionkit.io import Case, Cohort, DataError, atomic_path
 from lesionkit.mc_dropout import McConfig, lesions_of_samples, sample_maps
-from lesionkit.metrics import CasePoints, choose_threshold, froc, froc_score, precision_recall, score_points
+from lesionkit.metrics import CasePoints, froc, froc_score, score_points
 from lesionkit.training import LoadedCase, TrainConfig, load_case, train
-from lesionkit.training.decoding import TAUS, best_tau, case_points
+from lesionkit.training.decoding import TAUS, alpha_threshold, best_tau, case_points
 from lesionkit.transfer import fine_tune, mask_subset, score_segmentation
 
 COLUMNS = ("name", "label", "sigma", "jitter_mm", "seed", "fraction", "subset", "start")
@@ -412,8 +412,7 @@ def _evaluate_heatmap(
     tau = best_tau([_of(group, "validation") for group in components], gate).threshold
     found["cc"] = _of(components[TAUS.index(tau)], "test")
     validation = _of(found["fit"], "validation")
-    hits = precision_recall(validation, max_distance=gate)["tp"].any()
-    threshold = choose_threshold(validation, max_distance=gate) if hits else 0.5
+    threshold = alpha_threshold(validation, gate)
     metrics = _scores(_of(found["fit"], "test"), threshold, threshold, gate, "")
     return metrics | _scores(found["cc"], tau, 0.0, gate, "cc_"), found
 

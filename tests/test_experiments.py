@@ -101,8 +101,15 @@ def test_a_finished_run_is_not_repeated_and_not_mistaken_for_another(cohort, fin
     again = run_grid(table, cohort, folder, SETTINGS).set_index("name")
     pd.testing.assert_frame_equal(again, result)
     assert all(attempts(folder, name) == 1 for name in table["name"])
-    with pytest.raises(DataError, match="other settings"):
+    with pytest.raises(DataError, match="differs in config;"):
         run_grid(table, cohort, folder, replace(SETTINGS, train=replace(TINY, steps=60)))
+    with pytest.raises(DataError, match=r"heatmap_s1\.25_0: holds a run that differs in max_distance_mm;"):
+        run_grid(table, cohort, folder, replace(SETTINGS, max_distance_mm=3.0))
+    with pytest.raises(DataError, match="segmentation_0: holds a run that differs in mc;"):
+        run_grid(table, cohort, folder, replace(SETTINGS, mc=None))
+    fewer = replace(cohort, cases=cohort.cases[:-1])
+    with pytest.raises(DataError, match="differs in cohort;"):
+        run_grid(table, fewer, folder, SETTINGS)
     (folder / "heatmap_s1.25_0" / "run.json").rename(folder / "kept.json")
     (folder / "heatmap_s1.25_0" / "run.json").write_text("{")
     with pytest.raises(DataError, match="is not JSON"):
@@ -117,9 +124,32 @@ def test_tables_that_cannot_be_run_are_refused(cohort, tmp_path):
         run_grid(grid(label=["segmentation"], start=["elsewhere"]), cohort, tmp_path, SETTINGS)
 
 
-def test_a_run_whose_dask_worker_is_killed_is_resumed_on_another(cohort, tmp_path):
-    """Two worker processes; one is killed while it trains, after its first validation."""
-    from distributed import Client, LocalCluster
+def test_from_scratch_a_share_of_the_masks_has_the_steps_of_detector_and_fine_tuning():
+    start, few = grid(), grid(label=["segmentation"], fraction=[0.2], start=["", "heatmap_s1.25_0"])
+    rows = [*start.to_dict("records"), *few.to_dict("records")]
+    detector, scratch, tuned = (SETTINGS.config(row) for row in rows)
+    assert (detector.steps, scratch.steps, tuned.steps) == (80, 100, 20)
+    assert (scratch.frozen, tuned.frozen) == ("nothing", "encoder")
+    assert [SETTINGS.sampled(row) for row in rows] == [None] * 3
+
+
+def test_an_error_names_its_run(cohort, tmp_path):
+    no_masks = replace(cohort, cases=tuple(replace(case, mask=None) for case in cohort))
+    with pytest.raises(DataError, match=r"segmentation_0: .*mask"):
+        run_grid(grid(label=["segmentation"]), no_masks, tmp_path, SETTINGS)
+
+
+def test_workers_of_several_threads_are_refused(cohort, tmp_path):
+    from distributed import LocalCluster
+
+    options = {"n_workers": 1, "threads_per_worker": 2, "processes": False, "dashboard_address": ":0"}
+    with LocalCluster(**options) as cluster, pytest.raises(ValueError, match="a worker of 2 threads"):
+        run_grid(grid(), cohort, tmp_path, SETTINGS, scheduler=cluster.scheduler_address)
+
+
+def test_a_run_whose_dask_worker_is_killed_is_resumed_on_another(cohort, tmp_path, monkeypatch):
+    """Two worker processes that started elsewhere; one is killed while it trains, after its first validation."""
+    from distributed import LocalCluster
 
     table = grid(seed=[0, 1])
     settings = replace(SETTINGS, train=replace(TINY, steps=60))
@@ -137,14 +167,12 @@ def test_a_run_whose_dask_worker_is_killed_is_resumed_on_another(cohort, tmp_pat
                     return
             time.sleep(0.05)
 
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50) as cluster,
-        Client(cluster) as client,
-    ):
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50) as cluster:
+        monkeypatch.chdir(tmp_path)
         thread = threading.Thread(target=kill_one)
         thread.start()
         try:
-            result = run_grid(table, cohort, tmp_path, settings, scheduler=client)
+            result = run_grid(table, cohort, ".", settings, scheduler=cluster.scheduler_address)
         finally:
             over_all.set()
             thread.join()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from lesionkit.experiments import RunSettings
 from lesionkit.io import DataError
 from lesionkit.mc_dropout import McConfig
+from lesionkit.metrics import CasePoints
 from lesionkit.model import ModelConfig
 from lesionkit.paper import DETECTION, TRANSFER
-from lesionkit.reproduce import ReproduceConfig, _order, reproduce
+from lesionkit.reproduce import Errors, ReproduceConfig, _bias, _large_misses, _order, reproduce
 from lesionkit.simulate import SimulationConfig
 from lesionkit.training import TrainConfig
 
@@ -73,14 +75,41 @@ def test_another_order_than_the_papers_is_said_and_by_which_lesions():
     said = _order(rows((76, 60, 85, 72), (79, 37, 83, 95)))
     assert "segmentation, CC 79.0 > heatmap, Gaussian 76.0. The paper: heatmap, Gaussian > segmentation, CC." in said
     assert "heatmap, Gaussian: 60 / 85 / 72" in said
-    assert "Large lesions: a point" in said
-    assert "Small lesions: points do better" in said
-    assert "lesions: a point" not in _order(rows((76, 30, 85, 96), (79, 37, 83, 95)))
+    assert said.endswith("Large lesions: masks do better, by 23 points. Small lesions: points do better, by 23 points.")
+
+
+def _case(score, true, *, split="test", sizes=None):
+    """Candidates and lesions on a line, mm."""
+    along = np.array([[10.0 * n, 0, 0] for n in range(len(score))])
+    lesions = np.array([[float(x), 0, 0] for x in true]).reshape(-1, 3)
+    return CasePoints(
+        predicted=along, score=np.array(score), unfitted=np.array(score)[::-1], true=lesions,
+        sizes=np.full(len(lesions), 99.0) if sizes is None else np.array(sizes, dtype=float), split=split,
+    )  # fmt: skip
+
+
+def test_large_lesions_that_are_missed_are_told_from_unseen_ones():
+    cases = [_case([0.9, 0.4, 0.8], [0, 10, 20, 500], sizes=[99, 99, 5, 99])]
+    said = _large_misses([{("fit", "test"): cases}], [0.5], 6.0)
+    assert "of the 2 that the fit misses in 1 run(s), 1 have a candidate within 6 mm with a mean alpha of 0.40" in said
+    assert said.endswith("most are not seen at all.")
+    seen = [_case([0.9, 0.4, 0.3], [0, 10, 20])]
+    assert _large_misses([{("fit", "test"): seen}], [0.5], 6.0).endswith("they are seen, but with too little mass.")
+    assert _large_misses([{("fit", "test"): [_case([0.9], [0])]}], [0.5], 6.0) == "The fit misses no large lesion."
+
+
+def test_the_reason_of_an_error_follows_from_its_sign():
+    sure, modest = (Errors(ece=0.1, probability=p, hits=0.5) for p in (0.6, 0.4))
+    assert _bias(modest, sure).startswith("over-confident: window sums promise 0.400 lesions a candidate and fitted")
+    assert "training patches" in _bias(modest, sure)
+    assert _bias(sure, modest).startswith("too modest")
+    assert "training patches" not in _bias(sure, modest)
 
 
 def test_one_command_makes_the_report_and_only_once(tmp_path):
-    with pytest.raises(DataError, match=r"heatmap_s1\.25_0"):
+    with pytest.raises(DataError, match="no such folder; finished runs are wanted"):
         reproduce(tmp_path, CONFIG, n_jobs=1, only_report=True)
+    assert not list(tmp_path.iterdir())  # no cohort was simulated for it
     seen = []
     page, text = reproduce(tmp_path, CONFIG, n_jobs=1, progress=lambda *counts: seen.append(counts))
     assert seen[-1] == (15, 15)
@@ -103,6 +132,12 @@ def test_one_command_makes_the_report_and_only_once(tmp_path):
     ]
     assert len(rows) == 5
     assert not any("| - |" in row for row in rows)
+    transfer = markdown.split("## Tables 2 and 4")[1].split("\n## ")[0]
+    assert sum(line.startswith("| 1 % |") and "| - " not in line for line in transfer.splitlines()) == 6
+    for title in ("Sigma and decoder", "Careless clicks", "Figure 2a", "Figure 2b", "Beyond the paper: patients"):
+        table = [line for line in markdown.split(f"## {title}")[1].split("\n## ")[0].splitlines() if line[:2] == "| "]
+        assert len(table) > 2
+        assert not any("| - |" in line or "nan" in line for line in table), title
     html = page.read_text()
     assert html.count('class="plotly-graph-div"') == 10
     assert "<script src" not in html  # opens offline
@@ -112,6 +147,9 @@ def test_one_command_makes_the_report_and_only_once(tmp_path):
     assert len(begun) == 15
     assert reproduce(tmp_path, CONFIG, n_jobs=1)[1].read_text() == markdown
     assert reproduce(tmp_path, CONFIG, n_jobs=1, only_report=True)[1].read_text() == markdown
+    nearer = replace(CONFIG, settings=replace(CONFIG.settings, max_distance_mm=8.0))
+    with pytest.raises(DataError, match="a run that differs in max_distance_mm"):
+        reproduce(tmp_path, nearer, n_jobs=1, only_report=True)
     (tmp_path / "runs" / "heatmap_s1_0" / "metrics.json").unlink()
     so_far = reproduce(tmp_path, CONFIG, n_jobs=1, only_report=True)[1].read_text()
     assert "14 of 15 runs are finished so far" in so_far
