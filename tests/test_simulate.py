@@ -6,12 +6,14 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from lesionkit import points_from_mask
 from lesionkit.io import read_points, read_volume
 from lesionkit.simulate import CHANNELS, SimulationConfig, draw_splits, simulate_case, simulate_cohort
-from lesionkit.simulate.cases import COUNT_QUANTILES, _draw_count
+from lesionkit.simulate.anatomy import draw_anatomy
+from lesionkit.simulate.cases import COUNT_QUANTILES, _draw_count, _draw_lesions
 from lesionkit.simulate.statistics import lesion_table, nearest_mm, quantile_table
 
 QUICK = {kind: SimulationConfig(kind=kind, spacing=3.0, lesions=(5.0, 0.3)) for kind in CHANNELS}
@@ -59,6 +61,19 @@ def test_sizes_follow_the_real_distribution():
     assert len(sizes) > 50
     assert 12 < np.median(sizes) < 35  # real lesions of 3 voxels and more: 21
     assert 0.15 < np.mean(sizes <= 10) < 0.45  # real: 0.28
+
+
+def test_flair_lesions_lie_as_close_and_are_as_many_as_real_ones():
+    config, rng = SimulationConfig.preset("flair"), np.random.default_rng(11)
+    frames = []
+    for subject in range(10):  # without the images, which take most of the time
+        anatomy = draw_anatomy(config.spacing, rng)
+        found = points_from_mask(_draw_lesions(anatomy, config, rng)[0], min_size=config.min_size)
+        frames.append(pd.DataFrame({"size_vox": found.sizes, "nn_mm": nearest_mm(found.points), "subject": subject}))
+    table = quantile_table(pd.concat(frames), quantiles=(0.25, 0.5, 0.75))
+    for column, real in (("size_vox", (9, 21, 55)), ("nn_mm", (6.1, 8.6, 12.4))):  # of 1791 lesions of 20 patients
+        np.testing.assert_allclose(table[column], real, rtol=0.25)
+    assert 50 < table.loc[0.5, "lesions"] < 110  # real: 75.5; of ten patients it varies much
 
 
 @pytest.mark.parametrize(
