@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -187,6 +188,26 @@ def read_card(source: str | Path) -> Card:
             return _card(json.loads(header["card"]))
         except _NOT_OURS as error:
             raise _foreign(path, error) from error
+
+
+def load_state(path: str | Path) -> dict[str, Any]:
+    """Load what a training keeps of itself to go on from, on the CPU; nothing in the file is executed.
+
+    Raises
+    ------
+    DataError
+        If the file is missing or is none of Lightning's checkpoints.
+    """
+    import torch
+
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if not {"state_dict", "global_step", "callbacks"} <= state.keys():
+            raise ValueError("it holds something else")
+        return state
+    except (*_NOT_OURS, EOFError, OSError, pickle.UnpicklingError) as error:
+        why = one_line(error)[:200]
+        raise DataError(f"{path}: cannot be read ({why}); one that a training wrote is wanted: train anew") from error
 
 
 def _path(source: str | Path) -> Path:

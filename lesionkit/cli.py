@@ -133,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         errors.print("lesionkit: interrupted", style="yellow")
         return 130
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:  # the last: a loss that is no number, on a case it names
         if debug:
             raise
         errors.print(f"lesionkit: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
@@ -226,7 +226,7 @@ def train(
     devices: Annotated[int, typer.Option(min=1, help="GPUs, or processes without any, that share a batch.")] = 1,
     num_nodes: Annotated[int, typer.Option(min=1, help="Machines, each with that many devices.")] = 1,
     precision: Annotated[
-        str | None, typer.Option(help="Lightning's: 32-true, bf16-mixed, 16-mixed; default: bf16 where it is fast.")
+        str | None, typer.Option(help="32-true, bf16-mixed or 16-mixed; default: bf16 where it is fast.")
     ] = None,
 ) -> None:
     """Train a detector on points or masks; keeps the best network by validation F1."""

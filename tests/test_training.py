@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import pickle
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
+import lightning.pytorch as pl
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors import safe_open
@@ -14,7 +17,8 @@ from safetensors.torch import save_file
 
 from lesionkit.augment import AugmentConfig
 from lesionkit.baseline import log_candidates
-from lesionkit.checkpoints import Card, load_checkpoint, save_checkpoint
+from lesionkit.checkpoints import Card, load_checkpoint, load_state, read_card, save_checkpoint
+from lesionkit.cli import main
 from lesionkit.evaluation import METHODS, evaluate_cohort
 from lesionkit.inference import fast_bf16, predict
 from lesionkit.io import DataError, read_cohort, read_points, read_volume
@@ -38,7 +42,7 @@ EASY = SimulationConfig(
     confluent=0.0,
 )
 TINY = TrainConfig(
-    model=ModelConfig(levels=2, filters=8, dropout=0.0),
+    model=ModelConfig(levels=2, filters=8, dropout=0.05),
     patch=(16, 16, 16),
     window=24,
     batch_size=4,
@@ -199,6 +203,72 @@ def test_a_stopped_run_resumes_to_the_same_weights(cohort, tmp_path, monkeypatch
     assert (tmp_path / "parts" / "history.csv").read_text() == (tmp_path / "whole" / "history.csv").read_text()
 
 
+def test_a_training_is_resumed_with_the_same_settings_and_patients_only(cohort, tmp_path):
+    config = replace(TINY, steps=4, validate_every=2, validation_cases=1, threshold_cases=1)
+    path = train(cohort, tmp_path / "run", config, progress=False)
+    before, when = path.read_bytes(), path.stat().st_mtime_ns
+    assert train(cohort, tmp_path / "run", replace(config, workers=1), resume=True, progress=False) == path
+    others = {
+        "label ": replace(config, label="euclidean"),
+        "sigma (1.25 there, 1.5 here)": replace(config, sigma=1.5),
+        "steps (4 there, 8 here)": replace(config, steps=8),
+        "seed (0 there, 1 here)": replace(config, seed=1),
+        "model.filters (8 there, 4 here)": replace(config, model=replace(config.model, filters=4)),
+        "augment.scale ([0.9, 1.1] there, [1.0, 1.0] here)": replace(config, augment=AugmentConfig(scale=(1.0, 1.0))),
+    }
+    for told, other in others.items():
+        with pytest.raises(DataError, match="run: holds a training that differs in") as refused:
+            train(cohort, tmp_path / "run", other, resume=True, progress=False)
+        assert told in str(refused.value)
+    fewer = replace(cohort, cases=tuple(case for case in cohort if case != cohort.split("train")[0]))
+    with pytest.raises(DataError, match=r"differs in cohort \(\d+ patients with \d+ lesions"):
+        train(fewer, tmp_path / "run", config, resume=True, progress=False)
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == (before, when)
+
+
+@pytest.mark.parametrize("patience", [0, 1])
+def test_a_finished_training_that_was_killed_before_its_last_file_gives_it(patience, cohort, tmp_path):
+    config = replace(TINY, validate_every=2, validation_cases=1, threshold_cases=1, patience=patience)
+    config = replace(config, steps=20, learning_rate=1e-9) if patience else replace(config, steps=4)
+    path = train(cohort, tmp_path, config, progress=False)
+    before, history = load_checkpoint(path), (tmp_path / "history.csv").read_bytes()
+    assert history.count(b"\n") == 3
+    for left in (path, tmp_path / "history.csv"):
+        left.unlink()
+    again = load_checkpoint(train(cohort, tmp_path, config, resume=True, progress=False))
+    assert again.card == before.card
+    for a, b in zip(again.model.parameters(), before.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert (tmp_path / "history.csv").read_bytes() == history
+
+
+def test_resume_begins_where_there_is_nothing_and_a_new_training_leaves_nothing_to_resume(cohort, tmp_path, capsys):
+    class Stop(pl.Callback):
+        def on_train_batch_start(self, *_):
+            raise RuntimeError("power cut")
+
+    config = replace(TINY, steps=2, validation_cases=1, threshold_cases=1)
+    path = train(cohort, tmp_path, config, resume=True, progress=False)
+    assert capsys.readouterr().out.count(f"{tmp_path}: has no checkpoint to go on from, so the training begins") == 1
+    before = path.read_bytes()
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(cohort, tmp_path, replace(config, seed=1), progress=False, watchers=[Stop()])
+    assert path.read_bytes() == before
+    assert not list((tmp_path / "working").iterdir())
+
+
+def test_losses_are_logged_and_shown_between_validations(cohort, tmp_path, capsys):
+    config = replace(TINY, steps=40, validate_every=20, validation_cases=1, threshold_cases=1)
+    train(cohort, tmp_path, config)
+    rows = pd.read_csv(tmp_path / "log" / "version_0" / "metrics.csv")
+    assert rows["step"][rows["batch_loss"].notna()].tolist() == [9, 19, 29, 39]
+    assert rows["loss"].notna().sum() == rows["val_f1"].notna().sum() == 2
+    shown = capsys.readouterr().out
+    assert f"40/40 batch_loss {rows['batch_loss'].dropna().iloc[-1]:.3f}  val_f1 " in shown
+    assert "Epoch" not in shown
+    assert "v_num" not in shown
+
+
 def test_samples_depend_on_seed_and_index_alone(cohort):
     cases = [load_case(case) for case in cohort.split("train")]
     early, late = (PatchDataset(cases, TINY, start=start, length=8) for start in (0, 5))
@@ -226,23 +296,99 @@ def test_loss_is_the_squared_error_summed_over_the_brain():
     assert float(module.training_step((image, label, mask, torch.zeros(2)), 0)) == pytest.approx(0.25 * 32)
 
 
-def test_non_finite_loss_stops_the_training_and_names_the_case(cohort, tmp_path, monkeypatch):
-    sick = cohort.split("train")[2].subject
+def _sick(monkeypatch, subject):
+    """Let the image of one case hold infinities, as if its file did."""
 
     def poisoned(case, config):
         loaded = load_training_case(case, config)
-        return replace(loaded, image=loaded.image * torch.inf) if case.subject == sick else loaded
+        return replace(loaded, image=loaded.image * torch.inf) if case.subject == subject else loaded
 
     monkeypatch.setattr("lesionkit.training.data.load_training_case", poisoned)
+
+
+def test_non_finite_loss_stops_the_training_and_names_the_case(cohort, tmp_path, monkeypatch):
+    sick = cohort.split("train")[2].subject
+    _sick(monkeypatch, sick)
     config = replace(TINY, batch_size=8)
     with pytest.raises(FloatingPointError, match=rf"the loss is nan at step \d, on {sick}; look at") as stopped:
         train(cohort, tmp_path, config, progress=False)
     assert str(stopped.value).count("sub-") == 1
 
 
+def test_the_command_says_what_stops_a_training_in_one_line(cohort, tmp_path, capsys, monkeypatch):
+    arguments = ["train", str(cohort.folder), "--steps", "1", "-o", str(tmp_path)]
+    assert main(arguments) == 0
+    last = tmp_path / "working" / "last.ckpt"
+    content = last.read_bytes()
+    last.write_bytes(content[: len(content) // 2])
+    capsys.readouterr()
+    assert main([*arguments, "--resume"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"lesionkit: {last}: cannot be read (")
+    assert said.count("\n") == 1
+    assert last.stat().st_size == len(content) // 2
+    assert main([*arguments, "--precision", "16-true"]) == 2
+    said = capsys.readouterr().err
+    assert said == "lesionkit: precision must be one of 32-true, bf16-mixed, 16-mixed, got '16-true'\n"
+    sick = cohort.split("train")[2].subject
+    _sick(monkeypatch, sick)
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("lesionkit: the loss is nan at step 0, on ")
+    assert sick in said
+    assert said.count("\n") == 1
+
+
 @pytest.mark.parametrize("name", ["cpu", "gad", "flair", "paper"])
-def test_presets_are_valid(name):
-    assert TrainConfig.preset(name).steps > 0
+def test_settings_of_a_preset_fit_together(name):
+    config = TrainConfig.preset(name)
+    with torch.device("meta"):
+        output = UNet(config.model)(torch.empty(1, 1, *config.patch))
+    assert output.shape == (1, 1, *config.patch)
+    assert not any(edge % 2 ** (config.model.levels - 1) for edge in config.patch)  # no voxel is padded
+    assert config.window == max(config.patch)
+    assert config.steps % config.validate_every == 0
+
+
+@pytest.mark.parametrize("name", ["gad", "flair"])
+def test_a_preset_is_the_recipe_of_the_shipped_checkpoint(name):
+    recipe = json.loads(json.dumps(asdict(TrainConfig.preset(name))))  # lists for tuples
+    trained = read_card(name).training["config"]
+    recipe["model"]["channels"] = trained["model"]["channels"]  # of the cohort
+    assert {field: recipe[field] for field in trained} == trained
+
+
+def test_the_paper_preset_is_the_paper_s_configuration():
+    """Of 64 slices of 192 x 192; here slices are the last axis."""
+    config = TrainConfig.preset("paper")
+    assert config.patch == (192, 192, 64)
+    assert config.window >= 192  # a case is seen as a whole
+    assert (config.label, config.sigma, config.positive_weight) == ("heatmap", 1.0, 3.0)
+    assert config.model.widths == (32, 64, 128, 256, 512)
+    assert (config.model.activation, config.model.bias) == ("exp", -4.0)
+    assert config.model.dropout > 0
+    assert (config.augment.rotation, config.augment.shear, config.augment.scale) == (8.0, 8.0, (0.9, 1.1))
+    assert config.augment.flip[0]
+    assert isinstance(HeatmapRegressor(replace(TINY)).configure_optimizers()["optimizer"], torch.optim.Adam)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_the_paper_preset_trains_with_fewer_filters_and_smaller_patches(precision, cohort, tmp_path):
+    """No smaller: at 2 x 2 voxels in bfloat16 torch 2.13 takes gradients from memory that nobody has written."""
+    paper = TrainConfig.preset("paper")
+    small = replace(
+        paper, model=replace(paper.model, filters=2), patch=(48, 48, 16), window=48, steps=2, validation_cases=1,
+        threshold_cases=1,
+    )  # fmt: skip
+    network = load_checkpoint(train(cohort, tmp_path, small, progress=False, precision=precision))
+    assert network.model.config.widths == (2, 4, 8, 16, 32)
+    torch.manual_seed(paper.seed)
+    start = UNet(network.model.config).state_dict()
+    last = load_state(tmp_path / "working" / "last.ckpt")["state_dict"]
+    moved = {name.split(".")[0] for name, weight in start.items() if not torch.equal(weight, last[f"model.{name}"])}
+    assert moved == {"encoder", "up", "decoder", "head"}
+    losses = pd.read_csv(tmp_path / "log" / "version_0" / "metrics.csv")["loss"].dropna()
+    assert np.isfinite(losses).all()
 
 
 def test_wrong_training_settings_are_named():
@@ -344,8 +490,17 @@ def test_laplacian_of_gaussian_finds_a_bright_blob():
     assert (np.diff(found.score) <= 0).all()
 
 
-def test_bf16_is_a_plain_answer():
-    assert fast_bf16() in (True, False)
+@pytest.mark.parametrize(("avx512", "amx"), [(False, False), (True, False), (False, True)])
+def test_bf16_is_fast_where_the_processor_has_instructions_for_it(avx512, amx, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    assert fast_bf16.__wrapped__() == (avx512 or amx)  # not the answer that is remembered
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="the system does not list what the processor can do")
+def test_bf16_is_fast_on_this_processor_if_it_says_so():
+    flags = Path("/proc/cpuinfo").read_text().split()
+    assert fast_bf16() == ("avx512_bf16" in flags or "amx_tile" in flags)
 
 
 def test_a_header_whose_length_looks_like_a_pickle_is_no_pickle(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import re
@@ -11,24 +12,28 @@ import sys
 import time
 import zlib
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryFile
 
 import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lesionkit.checkpoints import load_checkpoint
+from lesionkit.cli import main
 from lesionkit.io import DataError
 from lesionkit.io.pictures import write_png
 from lesionkit.model import ModelConfig
 from lesionkit.simulate import SimulationConfig, simulate_cohort
 from lesionkit.training import CohortData, TrainConfig, train
-from lesionkit.training.watch import background_only
+from lesionkit.training.watch import nothing_learned
 
 EASY = SimulationConfig(spacing=4.0, min_size=8, lesions=(8.0, 0.2), contrast=(25, 30), lookalikes=0.0)
 TINY = TrainConfig(
-    model=ModelConfig(levels=2, filters=4, dropout=0.0),
+    model=ModelConfig(levels=2, filters=4, dropout=0.05),
     patch=(16, 16, 16),
     window=32,
     steps=24,
@@ -42,6 +47,7 @@ SCRIPT = """
 import resource, sys
 from dataclasses import replace
 from lesionkit.io import read_cohort
+from lesionkit.model import ModelConfig  # in the changes
 from tests.test_training_faults import TINY
 from lesionkit.training import train
 
@@ -133,9 +139,75 @@ def test_a_full_disk_is_said_and_the_previous_checkpoint_stays(start, tmp_path):
     stopped = start(tmp_path / "run", limit=len(before) // 2)
     _, errors = stopped.communicate(timeout=300)
     assert stopped.returncode != 0
-    assert re.search(r"DataError: .*\.ckpt: cannot be written \(File too large\); a writable place", errors), errors
+    said = r"\S*DataError: .*\.ckpt: cannot be written \(File too large\); a writable place is wanted"
+    assert re.fullmatch(said, errors.splitlines()[-1]), errors
     assert last.read_bytes() == before
     assert not list(last.parent.glob(".*"))
+
+
+@pytest.mark.parametrize("what", ["checkpoint", "log"])
+def test_a_disk_that_fills_up_is_said_by_the_command(what, cohort, tmp_path, capsys, monkeypatch):
+    """As the system says it: nothing smaller than a disk can be filled here without rights."""
+
+    write = Path.write_bytes
+
+    def full(place, *content):
+        if what == "checkpoint" and place.suffix != ".ckpt":
+            return write(place, *content)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    arguments = ["train", str(cohort.folder), "--steps", "1", "-o", str(tmp_path)]
+    assert main(arguments) == 0
+    before = (tmp_path / "model.safetensors").read_bytes()
+    capsys.readouterr()
+    name = (
+        "lesionkit.training.watch.Path.write_bytes"
+        if what == "checkpoint"
+        else "lightning.pytorch.loggers.CSVLogger.save"
+    )
+    monkeypatch.setattr(name, full)
+    assert main(arguments) == 2
+    file = tmp_path / "working" / "best.ckpt" if what == "checkpoint" else tmp_path
+    said = capsys.readouterr().err
+    assert said.startswith(f"lesionkit: {file}: cannot be written (No space left on device); "), said
+    assert said.count("\n") == 1
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("inside", ["", "working"])
+def test_a_folder_that_cannot_be_written_is_named(inside, cohort, tmp_path, capsys, monkeypatch):
+    """As the system says it; root may write into every folder."""
+
+    def refused(*_, **options):
+        if options["dir"] == tmp_path / inside:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return TemporaryFile(**options)
+
+    monkeypatch.setattr("lesionkit.training.folder.TemporaryFile", refused)
+    assert main(["train", str(cohort.folder), "--steps", "1", "-o", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    reason = "cannot be written (Read-only file system); a folder that can be written is wanted"
+    assert said == f"lesionkit: {tmp_path / inside}: {reason}\n"
+    assert not list(tmp_path.rglob("*.*"))
+
+
+def test_processes_on_two_machines_keep_their_cases_apart(cohort, tmp_path, monkeypatch):
+    class Asked(Exception):
+        pass
+
+    def asked(*_, scratch):
+        raise Asked(scratch)
+
+    monkeypatch.setattr("lesionkit.training.run.CohortData", asked)
+    monkeypatch.setattr(rank_zero_only, "rank", 0, raising=False)  # Lightning remembers the rank for the whole process
+    names = set()
+    for node in "01":
+        for name, value in {"NODE_RANK": node, "LOCAL_RANK": "0"}.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(Asked) as caught:
+            train(cohort, tmp_path, TINY, progress=False, num_nodes=2)
+        names.add(caught.value.args[0])
+    assert names == {tmp_path / "working" / "cases_0", tmp_path / "working" / "cases_1"}
 
 
 def test_a_folder_that_cannot_be_made_is_named(cohort):
@@ -144,7 +216,7 @@ def test_a_folder_that_cannot_be_made_is_named(cohort):
 
 
 def test_two_processes_train_as_one_with_the_doubled_batch(cohort, start, tmp_path):
-    changes = {"batch_size": 8, "steps": 8}
+    changes = {"batch_size": 8, "steps": 12, "validate_every": 6, "model": replace(TINY.model, dropout=0.0)}
     running = start(tmp_path / "two", devices=2, **changes)
     _, errors = running.communicate(timeout=500)
     assert running.returncode == 0, errors
@@ -152,6 +224,8 @@ def test_two_processes_train_as_one_with_the_doubled_batch(cohort, start, tmp_pa
     one, two = (pd.read_csv(tmp_path / name / "log" / "version_0" / "metrics.csv") for name in ("one", "two"))
     assert two["loss"].dropna().to_numpy() == pytest.approx(one["loss"].dropna().to_numpy(), rel=1e-4)
     assert len(two["loss"].dropna()) == 2
+    assert len(two["batch_loss"].dropna()) == 1
+    assert two["batch_loss"].dropna().to_numpy() == pytest.approx(one["batch_loss"].dropna().to_numpy(), rel=1e-4)
     assert two["val_f1"].dropna().to_numpy() == pytest.approx(one["val_f1"].dropna().to_numpy(), abs=1e-6)
     for name, weight in _weights(tmp_path / "one").items():
         assert torch.allclose(_weights(tmp_path / "two")[name], weight, rtol=1e-3, atol=1e-4), name
@@ -164,25 +238,63 @@ def test_a_batch_that_cannot_be_shared_is_refused(cohort, tmp_path):
         train(cohort, tmp_path, replace(TINY, validation_cases=1), progress=False, devices=2)
 
 
-def test_training_stops_early_without_progress_and_says_when_it_learns_only_background(cohort, tmp_path, capsys):
+def test_training_stops_early_without_progress(cohort, tmp_path):
     config = replace(TINY, learning_rate=1e-9, patience=2)  # cannot learn
     train(cohort, tmp_path, config, progress=False)
     history = pd.read_csv(tmp_path / "history.csv")
     assert len(history) == 3  # the first is the best, and two more
-    printed = capsys.readouterr().out
-    assert printed.count("predicts only background") <= 3
-    if history["val_recall"].max() <= 0.05:
-        assert "predicts only background" in printed
     assert (tmp_path / "filmstrip.png").read_bytes().startswith(b"\x89PNG")
     assert list((tmp_path / "log").glob("**/metrics.csv"))
 
 
 @pytest.mark.parametrize(
-    ("loss", "recall", "warns"), [(0.99, 0.0, True), (1.3, 0.02, True), (0.6, 0.0, False), (0.99, 0.3, False)]
+    ("label", "bias", "radius", "recall"),
+    [("heatmap", -4.0, 6.0, 0.0), ("euclidean", -2.5, 9.0, 0.06), ("geodesic", -4.0, 6.0, 0.0),
+     ("segmentation", -4.0, 6.0, 0.0)],
+)  # fmt: skip
+def test_a_network_that_learns_only_the_background_is_spoken_of_thrice(
+    label, bias, radius, recall, cohort, tmp_path, capsys
+):
+    """Also where blobs of noise lie on some lesions, and where it is interrupted: it does not begin to count again."""
+
+    class Stop(pl.Callback):
+        def on_train_batch_start(self, trainer, *_):
+            if trainer.global_step == 9:
+                raise RuntimeError("power cut")
+
+    model = replace(TINY.model, bias=bias)
+    config = replace(TINY, label=label, learning_rate=1e-9, steps=16, radius=radius, model=model)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(cohort, tmp_path, config, progress=False, watchers=[Stop()])
+    assert capsys.readouterr().out.count("the network predicts only background (loss") == 2
+    train(cohort, tmp_path, config, resume=True, progress=False)
+    assert capsys.readouterr().out.count("the network predicts only background (loss") == 1
+    assert pd.read_csv(tmp_path / "history.csv")["val_recall"].min() >= recall
+
+
+def test_a_training_that_diverges_is_told_from_one_that_learns_only_the_background(cohort, tmp_path, capsys):
+    config = replace(TINY, learning_rate=1.0, steps=8, model=replace(TINY.model, activation="linear"))
+    train(cohort, tmp_path, config, progress=False)
+    printed = capsys.readouterr().out
+    assert printed.count("times that of predicting nothing (validation F1 0.00): if it stays so, the training di") == 2
+    assert "only background" not in printed
+
+
+@pytest.mark.parametrize(
+    ("loss", "f1", "told"),
+    [
+        (0.99, 0.0, "predicts only background"),
+        (1.3, 0.02, "predicts only background"),
+        (5.0, 0.02, "the training diverges"),
+        (0.6, 0.0, ""),
+        (0.99, 0.3, ""),
+        (5.0, 0.3, ""),
+    ],
 )
-def test_background_only_is_told_by_loss_and_recall(loss, recall, warns):
-    line = background_only(loss * 4.0, 4.0, recall)
-    assert ("try" in line) == warns
+def test_nothing_learned_is_told_by_loss_and_f1(loss, f1, told):
+    line = nothing_learned(loss * 4.0, 4.0, f1)
+    assert told in line
+    assert bool(line) == bool(told) == ("try" in line)
     assert "\n" not in line
 
 

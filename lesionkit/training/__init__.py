@@ -2,8 +2,8 @@
 
 In: a cohort on disk and a `TrainConfig`. Out: the best checkpoint by validation, with the threshold chosen there.
 
-Each training sample is a pure function of `(seed, index)`: which case, which patch, which transform. Runs are
-repeatable, and a resumed run sees the samples it would have seen.
+Each training sample is a pure function of `(seed, index)`: which case, which patch, which transform; what dropout drops
+is one of `(seed, step, process)`. Runs are repeatable, and a resumed run ends with the weights it would have had.
 """
 
 from __future__ import annotations

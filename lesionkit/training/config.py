@@ -18,6 +18,9 @@ LabelKind = Literal["heatmap", "euclidean", "geodesic", "segmentation"]
 
 Preset = Literal["cpu", "gad", "flair", "paper"]
 
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+"""Of Lightning's precisions those in which the weights stay float32, as the checkpoints and validations want them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:

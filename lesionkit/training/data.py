@@ -5,11 +5,12 @@ In: a cohort on disk. Out: for each index the sample that belongs to it, always 
 
 from __future__ import annotations
 
+import json
 import shutil
 import weakref
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -241,6 +242,18 @@ class CohortData(pl.LightningDataModule):
                     f"{self.cohort.folder}: {case.subject} has voxels of {case.spacing} mm and {first.subject} of "
                     f"{first.spacing} mm; one spacing for the whole cohort is wanted"
                 )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return what makes a training the one it is, by name: its settings and its patients, not who prepares them."""
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self.config)))  # lists for tuples, plain numbers
+        del values["workers"]
+        for part in ("model", "augment"):
+            values |= {f"{part}.{name}": value for name, value in values.pop(part).items()}
+        patients = [(case.subject, len(case.points)) for case in (*self.train_cases, *self.validation_cases)]
+        lesions = sum(number for _, number in patients)
+        mark = zlib.crc32(repr(patients).encode())
+        return values | {"cohort": f"{len(patients)} patients with {lesions} lesions, {mark:08x}"}
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the patches of one epoch, that is, of the steps between two validations.

@@ -33,8 +33,17 @@ class HeatmapRegressor(pl.LightningModule):
         self.history: list[dict[str, float]] = []
         self.threshold = 0.5
 
+    @property
+    def _data(self) -> CohortData:
+        return cast(CohortData, self.trainer.datamodule)  # type: ignore[attr-defined]  # set by fit()
+
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        """Begin the random numbers of this step and process, so that a resumed run drops what it would have dropped."""
+        place = np.random.SeedSequence([self.config.seed, self.global_step, self.global_rank])
+        torch.manual_seed(int(place.generate_state(1, np.uint64)[0]))
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Return the loss of a batch, and log it as a ratio to that of predicting nothing."""
+        """Return the loss of a batch, and log it beside that of predicting nothing, as means over the epoch."""
         image, label, mask, number = batch
         if self.config.label == "segmentation":
             voxel_loss = self._cross_entropy(self.model.values(image), label)
@@ -46,6 +55,7 @@ class HeatmapRegressor(pl.LightningModule):
         if not torch.isfinite(loss):
             self._refuse(loss.item(), (mask * voxel_loss).flatten(1).sum(1), number)
         self.log_dict({"loss": loss, "loss_of_nothing": nothing}, on_step=False, on_epoch=True, sync_dist=True)
+        self.log_dict({"batch_loss": loss}, on_step=True, on_epoch=False, prog_bar=True, sync_dist=True)
         return loss
 
     def _cross_entropy(self, values: Tensor, label: Tensor) -> Tensor:
@@ -63,8 +73,7 @@ class HeatmapRegressor(pl.LightningModule):
     def _refuse(self, loss: float, losses: Tensor, number: Tensor) -> None:
         """Stop a training whose loss is no number, naming the cases that made it so."""
         bad = number[~torch.isfinite(losses)].tolist() or number.tolist()
-        cases = cast(CohortData, self.trainer.datamodule).train_cases  # type: ignore[attr-defined]  # set by fit()
-        names = ", ".join(dict.fromkeys(cases[n].subject for n in bad))
+        names = ", ".join(dict.fromkeys(self._data.train_cases[n].subject for n in bad))
         raise FloatingPointError(
             f"the loss is {loss} at step {self.global_step}, on {names}; look at the images named, and lower the "
             "learning rate if nothing is wrong with them"
@@ -72,8 +81,7 @@ class HeatmapRegressor(pl.LightningModule):
 
     def validation_step(self, index: Tensor, batch_index: int) -> None:
         """Detect the lesions of one whole validation case."""
-        data = cast(CohortData, self.trainer.datamodule)  # type: ignore[attr-defined]  # set by fit()
-        case = data.validation_cases[int(index[0])]
+        case = self._data.validation_cases[int(index[0])]
         self.found.append(detect_case(self.model, case, self.config, device=str(self.device)))
 
     def on_validation_epoch_end(self) -> None:
@@ -82,7 +90,8 @@ class HeatmapRegressor(pl.LightningModule):
         point = operating_point(found, self.config)
         self.threshold = point.threshold
         scores = {f"val_{name}": rate for name, rate in point.rates.items()} | {"val_threshold": self.threshold}
-        self.log_dict(scores, sync_dist=True)
+        for name, score in scores.items():
+            self.log(name, score, prog_bar=name == "val_f1", sync_dist=True)
         if not self.trainer.sanity_checking:
             self.history.append({"step": float(self.global_step), **scores})
 
@@ -95,8 +104,9 @@ class HeatmapRegressor(pl.LightningModule):
         return [part[n] for n in range(len(parts[0])) for part in parts if n < len(part)]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the history, so that a resumed run has all of it."""
+        """Keep the history, so that a resumed run has all of it, and the settings, which must be the same there."""
         checkpoint["history"] = self.history
+        checkpoint["settings"] = self._data.settings
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the history."""

@@ -6,31 +6,36 @@ In: a cohort on disk and a `TrainConfig`. Out: the best checkpoint by validation
 from __future__ import annotations
 
 import logging
-import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import lightning.pytorch as pl
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import Tensor
 
 import lesionkit
-from lesionkit.checkpoints import Card, save_checkpoint
+from lesionkit.checkpoints import Card, load_state, save_checkpoint
 from lesionkit.inference import fast_bf16
-from lesionkit.io import Cohort, DataError, atomic_path
+from lesionkit.io import Cohort, atomic_path
 from lesionkit.preprocessing import PREPROCESSING
-from lesionkit.training.config import TrainConfig
+from lesionkit.training.config import Precision, TrainConfig
 from lesionkit.training.data import CohortData
 from lesionkit.training.decoding import OperatingPoint, detect_case, operating_point
+from lesionkit.training.folder import claim, interrupted, is_over, origin
+from lesionkit.training.progress import StepBar
 from lesionkit.training.regressor import HeatmapRegressor
 from lesionkit.training.watch import AtomicCheckpointIO, BackgroundWatch, CtrlC, Filmstrip
+
+LOG_EVERY = 10
+"""Steps between two entries of the loss of a batch in the logs."""
 
 
 def train(
@@ -60,7 +65,8 @@ def train(
     config : TrainConfig, optional
         Default: the `cpu` preset. The network's channels are set to the cohort's.
     resume : bool
-        Go on from the last completed validation in `folder`, if there is one.
+        Go on from the last completed validation in `folder`, if there is one; what is finished stays as it is. Without
+        it the checkpoints of an earlier training there are dropped, and its `model.safetensors` is replaced at the end.
     progress : bool
         Show a progress bar.
     weights : mapping of str to Tensor, optional
@@ -73,9 +79,8 @@ def train(
         GPUs (or processes where there is none) of a machine, and machines, that share each batch. Lightning starts the
         processes of a machine by running the command again; on several machines, start it on each, as Lightning's page
         on clusters says.
-    precision : str, optional
-        Lightning's, such as `32-true` or `bf16-mixed`. Default: bfloat16 on a GPU and where the CPU multiplies it
-        natively.
+    precision : {"32-true", "bf16-mixed", "16-mixed"}, optional
+        Default: bfloat16 on a GPU and where the CPU multiplies it natively.
 
     Returns
     -------
@@ -85,7 +90,10 @@ def train(
     Raises
     ------
     DataError
-        If the cohort has no usable training or validation case.
+        If the cohort has no usable training or validation case, `folder` cannot be written, or what is to be resumed
+        cannot be read or has other settings or patients.
+    FloatingPointError
+        If the loss is no number; the message names the cases of the batch.
     """
     config = config or TrainConfig.preset("cpu")
     config = replace(config, model=replace(config.model, channels=len(cohort.channels)))
@@ -94,90 +102,114 @@ def train(
         raise ValueError(
             f"batch_size must be a multiple of the {world} processes that share it, got {config.batch_size}"
         )
-    folder = Path(folder)
+    if precision not in (None, *get_args(Precision)):
+        raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
     pl.seed_everything(config.seed, verbose=False)
-    scratch = folder / "working" / f"cases_{os.environ.get('LOCAL_RANK', '0')}"
-    data, module = CohortData(cohort, config, scratch=scratch), HeatmapRegressor(config)
+    module = HeatmapRegressor(config)
     if weights is not None:
         module.model.load_state_dict(dict(weights))
-    data.setup()  # before anything is written: the cohort may be unusable
-    if min(config.validation_cases, len(data.validation_cases)) < world:
-        raise ValueError(f"devices * num_nodes is {world}, more than there are validation cases to share")
-    working = folder / "working"
-    best = ModelCheckpoint(working, monitor="val_f1", mode="max", filename="best", enable_version_counter=False)
-    last = ModelCheckpoint(working, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
-    accelerator = "auto" if torch.cuda.is_available() else "cpu"
-    if precision is None:
-        precision = "bf16-mixed" if accelerator == "auto" or fast_bf16() else "32-true"
+    folder = Path(folder)
+    path, last = folder / "model.safetensors", folder / "working" / "last.ckpt"
     ctrl_c = CtrlC()
-    callbacks: list[pl.Callback] = [ctrl_c, best, last, BackgroundWatch(), Filmstrip(folder / "filmstrip.png")]
-    if config.patience:
-        callbacks.append(EarlyStopping("val_f1", mode="max", patience=config.patience, check_on_train_epoch_end=False))
-    callbacks += watchers
-    if progress:
-        callbacks.append(RichProgressBar())
-    loggers: list[Logger] = [CSVLogger(str(folder), name="log")]
-    if find_spec("tensorboard") is not None:
-        loggers.append(TensorBoardLogger(str(folder), name="log", version="tensorboard"))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists and is not empty.*")
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # within Lightning
-        # A resumed run first closes the epoch that it stopped in, without a validation of its own.
-        warnings.filterwarnings("ignore", message=".*could not find the monitored key.*")
-        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # devices found, tips
-        trainer = pl.Trainer(
-            accelerator=accelerator,
-            max_epochs=-1,  # steps count
-            max_steps=config.steps,
-            precision=cast(Any, precision),
-            devices=devices,
-            num_nodes=num_nodes,
-            strategy="ddp" if world > 1 else "auto",
-            use_distributed_sampler=False,  # the samples of a process follow from their numbers
-            plugins=[AtomicCheckpointIO()],
-            gradient_clip_val=config.gradient_clip,
-            reload_dataloaders_every_n_epochs=1,
-            num_sanity_val_steps=0,
-            callbacks=callbacks,
-            logger=loggers,
-            log_every_n_steps=config.validate_every,
-            enable_progress_bar=progress,
-            enable_model_summary=False,
-        )
-        stopped = working / "last.ckpt"
-        _make_folder(folder)  # Lightning had nothing to say against the settings
+    with _quiet():
+        trainer = _trainer(
+            config, folder, [ctrl_c, *watchers], progress=progress, devices=devices, num_nodes=num_nodes,
+            precision=precision,
+        )  # fmt: skip
+        data = CohortData(cohort, config, scratch=folder / "working" / f"cases_{trainer.global_rank}")
+        data.setup()  # before anything is written: the cohort may be unusable
+        if min(config.validation_cases, len(data.validation_cases)) < world:
+            raise ValueError(f"devices * num_nodes is {world}, more than there are validation cases to share")
+        state = interrupted(folder, data.settings) if resume else None
+        over = state is not None and is_over(state, config)
+        if over and path.is_file() and path.stat().st_mtime >= last.stat().st_mtime:
+            return path
+        for place in (folder, folder / "working"):  # Lightning had nothing to say against the settings
+            claim(place)
+        if state is None and trainer.is_global_zero:
+            if resume:
+                print(f"{folder}: has no checkpoint to go on from, so the training begins")
+            for name in ("best.ckpt", "last.ckpt"):  # of an earlier training, which a resumed one would go on with
+                (folder / "working" / name).unlink(missing_ok=True)
         try:
             with ctrl_c:
-                trainer.fit(module, data, ckpt_path=str(stopped) if resume and stopped.is_file() else None)
+                if not over:
+                    trainer.fit(module, data, ckpt_path=None if state is None else str(last))
                 ctrl_c.check()
         except BaseException as error:
             ctrl_c.check()  # whatever else went wrong on the way
-            raise _origin(error) from error
-    path = folder / "model.safetensors"
+            raise origin(error, folder) from error
+    if state is not None and over:
+        module.on_load_checkpoint(state)
     if trainer.is_global_zero:
         with atomic_path(folder / "history.csv") as temporary:
             pd.DataFrame(module.history).to_csv(temporary, index=False)
-        _export(module, data, working, path, start=weights if keep_start else None)
+        _export(module, data, last.parent, path, start=weights if keep_start else None)
     data.close()
     trainer.strategy.barrier("exported")  # the others must not leave, nor look for the file, before it is there
     return path
 
 
-def _origin(error: BaseException) -> BaseException:
-    """Return the Ctrl-C or the refusal of the system that an error goes back to: Lightning stumbles in cleaning up."""
-    origin: BaseException | None = error
-    while origin is not None and not isinstance(origin, KeyboardInterrupt | OSError):
-        origin = origin.__context__
-    return origin or error
+def _trainer(
+    config: TrainConfig,
+    folder: Path,
+    watchers: Sequence[pl.Callback],
+    *,
+    progress: bool,
+    devices: int,
+    num_nodes: int,
+    precision: str | None,
+) -> pl.Trainer:
+    """Return Lightning's trainer, with our own callbacks before those that look on."""
+    working = folder / "working"
+    best = ModelCheckpoint(working, monitor="val_f1", mode="max", filename="best", enable_version_counter=False)
+    last = ModelCheckpoint(working, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
+    callbacks: list[pl.Callback] = [best, last, BackgroundWatch(), Filmstrip(folder / "filmstrip.png")]
+    if config.patience:
+        callbacks.append(EarlyStopping("val_f1", mode="max", patience=config.patience, check_on_train_epoch_end=False))
+    if progress:
+        callbacks.append(StepBar())
+    loggers: list[Logger] = [CSVLogger(str(folder), name="log")]
+    if find_spec("tensorboard") is not None:
+        loggers.append(TensorBoardLogger(str(folder), name="log", version="tensorboard"))
+    accelerator = "auto" if torch.cuda.is_available() else "cpu"
+    if precision is None:
+        # On a CPU torch (2.13) takes the bfloat16 gradient of a convolution over 2 voxels an axis from unset memory.
+        deepest = min(config.patch) // 2 ** (config.model.levels - 1)
+        precision = "bf16-mixed" if accelerator == "auto" or (fast_bf16() and deepest > 2) else "32-true"
+    return pl.Trainer(
+        accelerator=accelerator,
+        max_epochs=-1,  # steps count
+        max_steps=config.steps,
+        precision=cast(Any, precision),
+        devices=devices,
+        num_nodes=num_nodes,
+        strategy="ddp" if devices * num_nodes > 1 else "auto",
+        use_distributed_sampler=False,  # the samples of a process follow from their numbers
+        plugins=[AtomicCheckpointIO()],
+        gradient_clip_val=config.gradient_clip,
+        reload_dataloaders_every_n_epochs=1,
+        num_sanity_val_steps=0,
+        callbacks=[*callbacks, *watchers],
+        logger=loggers,
+        log_every_n_steps=LOG_EVERY,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        wanted = "a folder that can be written is wanted"
-        raise DataError(f"{folder}: cannot be made ({error.strerror or error}); {wanted}") from error
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what Lightning says of what is meant to be from the user."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # devices found, tips
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists and is not empty.*")
+        warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")  # a short last epoch
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # within Lightning
+        # A resumed run first closes the epoch that it stopped in, without a validation of its own.
+        warnings.filterwarnings("ignore", message=".*could not find the monitored key.*")
+        yield
 
 
 def _export(
@@ -188,7 +220,7 @@ def _export(
     model, cases = module.model.cpu(), data.validation_cases[: config.threshold_cases]
     networks = {} if start is None else {0: {f"model.{name}": weight for name, weight in start.items()}}
     for name in ("best.ckpt", "last.ckpt"):
-        stored = torch.load(working / name, map_location="cpu", weights_only=True)
+        stored = load_state(working / name)
         networks[int(stored["global_step"])] = stored["state_dict"]
     tried: list[tuple[float, int, OperatingPoint]] = []
     for step, state in networks.items():

@@ -26,6 +26,8 @@ from lesionkit.training.regressor import HeatmapRegressor
 
 EARLY = 3
 """Validations within which a network that learns only the background is spoken of."""
+DIVERGES = 2.0
+"""Loss, as a multiple of that of predicting nothing, beyond which a network predicts worse than only background."""
 
 _HEAT = np.array([(27, 12, 65), (106, 23, 110), (184, 50, 90), (238, 106, 36), (252, 165, 10), (252, 255, 164)])
 
@@ -153,33 +155,48 @@ class BackgroundWatch(pl.Callback):
     def __init__(self) -> None:
         self.epochs = 0
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many epochs were watched, so that a resumed training does not begin to count again."""
+        return {"epochs": self.epochs}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.epochs = state_dict["epochs"]
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compare the loss with that of predicting nothing, and look at the validation."""
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if "loss" not in metrics:
             return
         self.epochs += 1
-        message = background_only(metrics["loss"], metrics["loss_of_nothing"], metrics.get("val_recall", 0.0))
+        message = nothing_learned(metrics["loss"], metrics["loss_of_nothing"], metrics.get("val_f1", 0.0))
         if message and self.epochs <= EARLY:
             pl_module.print(message)
 
 
-def background_only(loss: float, nothing: float, recall: float) -> str:
-    """Return a line if a loss and a validation are those of a network that predicts only background, else nothing.
+def nothing_learned(loss: float, nothing: float, f1: float) -> str:
+    """Return a line if a loss and a validation are those of a network that has learned nothing, else an empty one.
 
     Parameters
     ----------
     loss, nothing : float
         Mean loss of the epoch, and that of predicting nothing on the same patches.
-    recall : float
-        Share of the validation lesions that are found.
+    f1 : float
+        Of the validation, at its best threshold. Recall alone would not tell: at the lowest threshold of a map of noise
+        some of its many blobs lie on lesions.
     """
-    if loss < 0.95 * nothing or recall > 0.05:
+    share = loss / max(nothing, 1e-9)
+    if share < 0.95 or f1 > 0.1:
         return ""
+    if share > DIVERGES:
+        return (
+            f"the loss is {share:.3g} times that of predicting nothing (validation F1 {f1:.2f}): if it stays so, the "
+            "training diverges; try a lower learning rate, then a smaller gradient_clip"
+        )
     return (
-        f"the network predicts only background (loss {loss / max(nothing, 1e-9):.2f} of that of predicting nothing, "
-        f"recall {recall:.2f}): if it stays so, look whether the points lie on the lesions, then try a larger sigma, a "
-        "larger lesion_share, another learning rate, or the output softplus"
+        f"the network predicts only background (loss {share:.2f} of that of predicting nothing, validation F1 "
+        f"{f1:.2f}): if it stays so, look whether the points lie on the lesions, then try a larger sigma, a larger "
+        "lesion_share, another learning rate, or the output softplus"
     )
 
 

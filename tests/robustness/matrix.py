@@ -21,7 +21,7 @@ ARGUMENTS: tuple[tuple[str, str], ...] = (
     ("simulate -o IMAGE", "IMAGE/participants.tsv: cannot be written (File exists); a writable place is wanted"),
     ("train COHORT --sigma 0 -o NEW", "sigma must be positive and finite (standard deviation in voxels), got 0.0"),
     ("train COHORT --sigma-mm nan -o NEW", "sigma_mm is nan; a positive number (mm) is wanted"),
-    ("train COHORT --precision 12 -o NEW", "Precision '12' is invalid. Allowed precision values"),
+    ("train COHORT --precision 12 -o NEW", "precision must be one of 32-true, bf16-mixed, 16-mixed, got '12'"),
     ("train COHORT --devices 5 -o NEW", "batch_size must be a multiple of the 5 processes that share it, got 24"),
     ("train COHORT --devices 4 -o NEW", "devices * num_nodes is 4, more than there are validation cases to share"),
     ("train COHORT --label segmentation -o NEW", "has no lesion mask; this label or placement of points wants one"),
