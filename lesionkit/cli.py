@@ -569,7 +569,8 @@ def dashboard(
 def reproduce(
     output: Output = Path("reproduction"),
     preset: Annotated[
-        ReproducePreset, typer.Option(help="quick: every table, small networks, minutes; cpu: 4 hours on two cores.")
+        ReproducePreset,
+        typer.Option(help="quick: every table, small networks, minutes; cpu: 4 to 6 hours on two cores."),
     ] = ReproducePreset.quick,
     cohort: Annotated[
         Path | None, typer.Option(help="BIDS cohort with points, masks and splits; default: one is simulated.")

@@ -70,7 +70,6 @@ config = replace(
     validate_every=max(STEPS // 6, 2),
     validation_cases=2,
     threshold_cases=2,
-    patch=(32, 32, 32),
     sigma=SIGMA,
     seed=SEED,
     workers=0,
@@ -81,7 +80,7 @@ print("stopped at step", watch.history[-1][0], "of", STEPS)
 
 # %% [markdown]
 # **Explain.** First the background: nothing is right almost everywhere, and the loss comes down to that of predicting nothing.
-# Then anything bright. Only then what makes a lesion one, and the loss goes well below the line, which takes longer than this
+# Then anything bright. Only then what makes a lesion one, and the loss goes below the line; well below takes longer than this
 # notebook has. F1 rises before that: for a detection it is enough that lesions are *brighter in the map* than the rest. Each
 # Gaussian has a peak of $(2\pi\sigma^2)^{-3/2}$, far below 1, so labels are scaled to peak near 1 for the loss; otherwise an
 # exponential output would hardly move.
@@ -157,9 +156,9 @@ compare_maps(networks, load_case(unknown))
 
 # %% [markdown]
 # **Explain.** A wide hill can be hit by half and still be half right, so its loss falls sooner; a narrow one must be hit to the
-# voxel. But wide hills run into each other, and their tops say less about where a lesion is: F1 is best in the middle. The losses
-# of two sigmas cannot be compared, their F1 can. These are sixty steps and two validation patients; on larger cohorts
-# `lesionkit reproduce` compares sigmas.
+# voxel. But wide hills run into each other, and their tops say less about where a lesion is. The losses of two sigmas cannot be
+# compared, their F1 can, and its order is another one; of sixty steps and two validation patients much of that is chance. On a
+# larger cohort `lesionkit reproduce` compares sigmas.
 #
 # ## Resume
 #

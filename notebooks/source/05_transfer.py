@@ -68,7 +68,7 @@ print({name: len(cohort.split(name)) for name in ("train", "validation", "test")
 # %%
 base = replace(
     TrainConfig.preset("cpu"), model=detector.model.config, steps=STEPS, validate_every=STEPS, validation_cases=1,
-    threshold_cases=2, patch=(32, 32, 32), batch_size=2, seed=SEED, workers=0, learning_rate=1e-3,
+    threshold_cases=2, patch=(32, 32, 32), batch_size=2, window=32, seed=SEED, workers=0, learning_rate=1e-3,
 )  # fmt: skip
 rows = []
 for share, n in masks.items():
