@@ -6,6 +6,7 @@ transparent and use mid-tone inks, so that they read on light and dark pages.
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -32,6 +33,8 @@ STATUS_NAMES: Final[Mapping[str, str]] = {
 """What a status is called in legends."""
 HEAT_COLOURS: Final[Sequence[str]] = ("#1b0c41", "#6a176e", "#b8325a", "#ee6a24", "#fca50a", "#fcffa4")
 """Colour scale of heatmaps, from low to high."""
+F1_CURVE: Final = "F1 on validation"
+"""Column and legend of the score in :func:`training_figure`."""
 INK: Final = "#8a94a3"
 """Grey that reads on white and on black."""
 
@@ -136,44 +139,51 @@ def precision_recall_figure(table: pd.DataFrame, *, chosen: float | None = None,
     return _styled(figure)
 
 
-def training_figure(losses: pd.DataFrame, *, step: str = "epoch") -> go.Figure:
-    """Draw loss curves on a logarithmic axis.
+def training_figure(history: pd.DataFrame, *, strip: bytes | None = None) -> go.Figure:
+    """Draw how a training stands: losses and F1 over the steps, and the film strip beside them.
 
     Parameters
     ----------
-    losses
-        One row a logged moment: the column `step`, and one numeric column a curve; NaN where a curve has no value.
-    step
-        Name of the column of the horizontal axis.
+    history
+        One row a validation: `step`, `F1 on validation`, and one column a loss, as a share of that of predicting
+        nothing, at which a line is drawn; NaN where a curve has no value.
+    strip
+        The film strip, a PNG; None: curves only.
 
     Returns
     -------
     plotly.graph_objects.Figure
-        One line a column; the smallest value of each curve whose name contains ``val`` is marked.
+        One line a column, and one picture.
 
     Raises
     ------
     ValueError
-        If `step` is no column of `losses`.
+        If `history` has no column `step`.
     """
-    if step not in losses:
-        raise ValueError(f"step: got {step!r}, wanted one of the columns {list(losses.columns)}")
-    figure = go.Figure()
-    curves = [name for name in losses.select_dtypes("number").columns if name != step]
-    for n, name in enumerate(curves):
-        points = losses[[step, name]].dropna()
-        colour = _LINES[n % len(_LINES)]
-        line = go.Scatter(x=points[step], y=points[name], mode="lines", name=str(name), line={"color": colour})
-        figure.add_trace(line)
-        if "val" in str(name) and len(points):
-            best = points.iloc[int(points[name].to_numpy().argmin())]
-            marker = {"color": colour, "size": 10, "line": {"color": "white", "width": 1.5}}
-            dot = go.Scatter(x=[best[step]], y=[best[name]], mode="markers", marker=marker, showlegend=False)
-            figure.add_trace(dot.update(name=f"best {name}", hovertemplate="best: %{y:.4g} at %{x}<extra></extra>"))
-    figure.update_xaxes(title=step)
-    figure.update_yaxes(title="loss", type="log")
+    if "step" not in history:
+        raise ValueError(f"history: got the columns {list(history.columns)}, wanted one called 'step'")
+    widths = [1.0] if strip is None else [0.4, 0.6]
+    figure = make_subplots(cols=len(widths), column_widths=widths, horizontal_spacing=0.04)
+    losses = [str(name) for name in history.columns if name not in ("step", F1_CURVE)]
+    colours = dict(zip([*losses, F1_CURVE], [*_LINES[: len(losses)], STATUS_COLOURS["TP"]], strict=False))
+    for name, colour in colours.items():
+        if name in history:
+            known = history[["step", name]].dropna()
+            line = go.Scatter(x=known["step"], y=known[name], mode="lines+markers", name=name, line={"color": colour})
+            figure.add_trace(line, row=1, col=1)
+    note = {"text": "predicting nothing", "font": {"size": 10}}
+    figure.add_hline(y=1.0, line={"color": INK, "width": 1, "dash": "dash"}, annotation=note, row=1, col=1)
+    figure = _styled(figure)
+    figure.update_xaxes(title="step", rangemode="tozero", row=1, col=1)
+    figure.update_yaxes(rangemode="tozero", row=1, col=1)
     figure.update_layout(hovermode="x unified")
-    return _styled(figure)
+    if strip is not None:
+        source = f"data:image/png;base64,{base64.b64encode(strip).decode()}"
+        figure.add_trace(go.Image(source=source, hoverinfo="skip"), row=1, col=2)
+        title = "a slice of a validation case: MRI and points, then the map after each validation"
+        figure.update_xaxes(title=title, showticklabels=False, ticks="", showgrid=False, row=1, col=2)
+        figure.update_yaxes(visible=False, row=1, col=2)
+    return figure
 
 
 def resolution_figure(table: pd.DataFrame) -> go.Figure:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+from PIL import Image
 
 from lesionkit.calibration import Outcomes, reliability, smooth_reliability
 from lesionkit.figures import (
@@ -84,15 +88,20 @@ def test_precision_recall_without_a_choice_marks_nothing() -> None:
     assert len(precision_recall_figure(table(), chosen=2.0).data) == 4
 
 
-def test_training_curves_skip_gaps_and_mark_the_best_validation() -> None:
-    losses = pd.DataFrame({"epoch": [0, 1, 2, 3], "train_loss": [4.0, 3, 2, 1], "val_loss": [5.0, np.nan, 2.5, 3]})
-    figure = training_figure(losses)
+def test_a_training_is_drawn_as_losses_score_and_film_strip() -> None:
+    history = pd.DataFrame({"step": [10, 20, 30], "loss": [1.2, np.nan, 0.6], "F1 on validation": [0.0, 0.4, 0.7]})
+    figure = training_figure(history)
     traces = {trace.name: trace for trace in figure.data}
-    assert list(traces["val_loss"].x) == [0, 2, 3]
-    assert (traces["best val_loss"].x, traces["best val_loss"].y) == ((2,), (2.5,))
-    assert "best train_loss" not in traces
-    with pytest.raises(ValueError, match="step"):
-        training_figure(losses, step="hour")
+    assert list(traces["loss"].x) == [10, 30]
+    assert list(traces["F1 on validation"].y) == [0.0, 0.4, 0.7]
+    assert [shape.y0 for shape in figure.layout.shapes] == [1.0]  # what predicting nothing costs
+    stream = io.BytesIO()
+    Image.new("RGB", (6, 2), "red").save(stream, format="png")
+    *curves, picture = training_figure(history, strip=stream.getvalue()).data
+    assert len(curves) == 2
+    assert base64.b64decode(picture.source.partition(",")[2]) == stream.getvalue()
+    with pytest.raises(ValueError, match="'step'"):
+        training_figure(history.drop(columns="step"))
 
 
 def test_three_planes_show_the_slices_through_the_point_in_mm() -> None:

@@ -6,23 +6,25 @@ interrupting the cell stops the training.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
 import lightning.pytorch as pl
 import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
 from IPython.display import DisplayHandle, Image
 from jaxtyping import Float
 
 from lesionkit.checkpoints import Checkpoint
+from lesionkit.figures import F1_CURVE, training_figure
 from lesionkit.inference import predict_array
 from lesionkit.labels import gaussian_heatmap
 from lesionkit.model import UNet
 from lesionkit.training import LoadedCase
 from lesionkit.training.regressor import HeatmapRegressor
-from lesionkit.widgets.printing import LINES, picture_of, print_maps, quiet, sheet
+from lesionkit.widgets.printing import print_maps
 
 NEAR = 2
 """Voxels from a slice within which a lesion is said to be in it."""
@@ -80,37 +82,21 @@ class Watch(pl.Callback):
         module.model.train()
         if self.quiet:
             return
-        picture = Image(self.draw(), format="png")
+        bundle = self.draw()._repr_mimebundle_()  # as plotly shows it here; in this form it can be replaced
         if self._shown:
-            self._handle.update(picture)
+            self._handle.update(bundle, raw=True)
         else:
-            self._handle.display(picture)
+            self._handle.display(bundle, raw=True)
             self._shown = True
 
-    def draw(self) -> bytes:
+    def draw(self) -> go.Figure:
         """Draw loss, F1 and film strip."""
-        from matplotlib.image import imread
-
-        strip = self.folder / "filmstrip.png"
-        figure = sheet(11.0, 3.6)
-        left, right = figure.subplots(1, 2, width_ratios=(1, 1.6))
         steps, ratio, f1 = np.array(self.history).T
-        losses = {f"loss, {name}": values for name, values in self.losses.items()}
-        for colour, (name, values) in zip(LINES, (losses or {"loss": ratio}).items(), strict=False):
-            left.plot(steps, values, "o-", color=colour, ms=4, label=name)
-        left.axhline(1.0, color="#8a94a3", lw=1, ls="--", label="loss of predicting nothing")
-        left.plot(steps, f1, "s-", color="#2fbf8f", ms=4, label="F1 on validation")
-        highest = max(np.nanmax(ratio) if not losses else max(map(max, losses.values())), 1.0)
-        left.set(xlabel="step", ylim=(0, 1.05 * float(highest)), xlim=(0, None))
-        left.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False)
-        quiet(left)
-        right.set_axis_off()
-        if strip.is_file():
-            right.imshow(imread(io.BytesIO(strip.read_bytes())))
-            right.set_title(
-                "one slice of a validation case: MRI with its points, then the map after each validation", fontsize=8
-            )
-        return picture_of(figure)
+        losses = {f"loss, {name}": values for name, values in self.losses.items()} or {"loss": ratio}
+        strip = self.folder / "filmstrip.png"
+        return training_figure(
+            pd.DataFrame({"step": steps, **losses, F1_CURVE: f1}), strip=strip.read_bytes() if strip.is_file() else None
+        )
 
 
 def loss_share(model: UNet, case: LoadedCase, *, sigma: float | tuple[float, float, float], window: int = 40) -> float:
