@@ -9,7 +9,6 @@ on from its last completed validation.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -256,7 +255,7 @@ def load_truth(case: Any) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, "
 def do_run(run: Mapping[str, Any], cohort: Cohort, folder: Path, settings: RunSettings) -> str:
     """Do one run, or what is left of it; return its name."""
     place = Path(folder) / str(run["name"])
-    described = _described(run, cohort, settings, _digest(cohort))
+    described = _described(run, cohort, settings, cohort.digest())
     _check(place, described)
     if not (place / "metrics.json").is_file():
         place.mkdir(parents=True, exist_ok=True)
@@ -270,7 +269,7 @@ def do_run(run: Mapping[str, Any], cohort: Cohort, folder: Path, settings: RunSe
 
 def check_runs(table: pd.DataFrame, cohort: Cohort, folder: str | Path, settings: RunSettings) -> None:
     """Refuse a folder that holds a run of other settings or of another cohort, with a `DataError` that names it."""
-    digest = _digest(cohort)
+    digest = cohort.digest()
     for run in table.to_dict("records"):
         _check(
             Path(folder) / str(run["name"]), _described({str(k): v for k, v in run.items()}, cohort, settings, digest)
@@ -286,17 +285,6 @@ def _described(run: Mapping[str, Any], cohort: Cohort, settings: RunSettings, di
     }  # fmt: skip
     read: dict[str, Any] = json.loads(json.dumps(content, default=float))
     return read
-
-
-def _digest(cohort: Cohort) -> str:
-    """Tell a cohort from others, wherever it lies: patients, splits, channels, points, sizes of images and masks."""
-    facts = hashlib.sha256(repr((cohort.kind, cohort.channels)).encode())
-    for case in cohort:
-        sizes = [path.stat().st_size for path in (*case.images, case.mask) if path is not None]
-        facts.update(repr((case.subject, case.split, sizes)).encode())
-        if case.points is not None:
-            facts.update(case.points.read_bytes())
-    return facts.hexdigest()
 
 
 def _check(place: Path, described: Mapping[str, Any]) -> None:

@@ -208,7 +208,8 @@ def report_sections(table: pd.DataFrame, cohort: Cohort, runs: Path, config: Rep
     names = [f"heatmap_s{MAIN_SIGMA:g}_{seed}" for seed in config.seeds]
     names = [name for name in names if name == names[0] or name in finished]
     found = [read_predictions(runs, name, cohort) for name in names]
-    thresholds = table.set_index("name")["threshold"][names].tolist()
+    rates = table.set_index("name").loc[names]
+    thresholds = rates["threshold"].tolist()
     calibration, errors = _calibration(found, gate)
     segmented = read_predictions(runs, f"segmentation_{config.seeds[0]}", cohort)
     curves = [
@@ -222,8 +223,8 @@ def report_sections(table: pd.DataFrame, cohort: Cohort, runs: Path, config: Rep
             title="Tables 1 and 3: detection by label and method",
             table=detection,
             lines=(
-                _order(detection_rows), _large_misses(found, thresholds, gate), _by_window_sum(found, table, gate),
-                _largest_gap(detection_rows), reasons,
+                _order(detection_rows), _large_misses(found, thresholds, gate),
+                _by_window_sum(found, rates["f1"], gate), _largest_gap(detection_rows), reasons,
             ),
             figures=(
                 rates_figure([r for r in detection_rows if r[1] in _RATES], title="percent"),
@@ -412,16 +413,15 @@ def _large_misses(found: Sequence[Found], thresholds: Sequence[float], gate: flo
     )
 
 
-def _by_window_sum(found: Sequence[Found], table: pd.DataFrame, gate: float) -> str:
+def _by_window_sum(found: Sequence[Found], f1: pd.Series, gate: float) -> str:
     """Tell what the fit's alpha is worth as a score: the same candidates by their window sums instead."""
     values = []
     for one in found:
         validation, test = ([_by_sum(case) for case in one["fit", split]] for split in ("validation", "test"))
         values.append(score_points(test, alpha_threshold(validation, gate), max_distance=gate).pooled.f1)
-    main = table[table["name"].isin([f"heatmap_s{MAIN_SIGMA:g}_{n}" for n in table["seed"].unique()])]
     return (
         "The fit's candidates, kept by their window sums instead of alpha (threshold from validation as well): F1 "
-        f"{_percent(pd.Series(values))[0]} against {_percent(main['f1'])[0]}."
+        f"{_percent(pd.Series(values))[0]} against {_percent(f1)[0]}."
     )
 
 
@@ -471,26 +471,26 @@ def _calibration(found: Sequence[Found], gate: float) -> tuple[Section, dict[str
     errors: dict[str, dict[str, Errors]] = {}
     for (loop, name), first in runs[0].items():
         judged_runs = [run[loop, name] for run in runs]
-        bins, smooth = reliability(first), smooth_reliability(first, rng=rng)
+        bins = [reliability(one) for one in judged_runs]
+        smooth = [smooth_reliability(one, rng=rng if one is first else None) for one in judged_runs]  # a band is drawn
         low, high = bootstrap(first, lambda sample: reliability(sample).ece, rng=rng, resamples=300)
         mean = Errors(
-            ece=float(np.mean([reliability(one).ece for one in judged_runs])),
+            ece=float(np.mean([one.ece for one in bins])),
             probability=float(np.mean([one.probability.mean() for one in judged_runs])),
             hits=float(np.mean([one.hit.mean() for one in judged_runs])),
         )
         errors.setdefault(loop, {})[name] = mean
         rows.append(
             {
-                "loop": loop, "probability": name, "ECE": _spread([reliability(one).ece for one in judged_runs]),
-                "95 % of the first run": f"{low:.3f} to {high:.3f}",
-                "MCE": _spread([reliability(one).mce for one in judged_runs]),
-                "smooth ECE": _spread([smooth_reliability(one).error for one in judged_runs]),
+                "loop": loop, "probability": name, "ECE": _spread([one.ece for one in bins]),
+                "95 % of the first run": f"{low:.3f} to {high:.3f}", "MCE": _spread([one.mce for one in bins]),
+                "smooth ECE": _spread([one.error for one in smooth]),
                 "Brier": _spread([brier_score(one) for one in judged_runs]), "mean": f"{mean.probability:.3f}",
                 "share of hits": f"{mean.hits:.3f}", "candidates": f"{np.mean([len(one) for one in judged_runs]):.0f}",
             }
         )  # fmt: skip
         if name in (BEFORE, AFTER):
-            curves.setdefault(loop, {})[name.partition(" (")[0]] = (bins, smooth)
+            curves.setdefault(loop, {})[name.partition(" (")[0]] = (bins[0], smooth[0])
     lines = (
         f"Mean ± standard deviation over {len(found)} run(s) on the test patients; intervals by drawing patients of "
         "the first run. The figures show the first run. The paper shows figure 2a without numbers.",

@@ -26,7 +26,7 @@ from lesionkit.metrics import score_points
 from lesionkit.model import ModelConfig, UNet
 from lesionkit.pipeline import detect_lesions, write_result
 from lesionkit.simulate import SimulationConfig, simulate_cohort
-from lesionkit.training import HeatmapRegressor, PatchDataset, TrainConfig, load_case, train
+from lesionkit.training import HeatmapRegressor, PatchDataset, TrainConfig, load_case, run, train
 from lesionkit.training.data import load_training_case
 from lesionkit.training.decoding import TAUS
 from lesionkit.volume import Volume
@@ -495,6 +495,15 @@ def test_bf16_is_fast_where_the_processor_has_instructions_for_it(avx512, amx, m
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512, raising=False)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
     assert fast_bf16.__wrapped__() == (avx512 or amx)  # not the answer that is remembered
+
+
+@pytest.mark.parametrize(("patch", "precision"), [(8, "32-true"), (16, "bf16-mixed")])  # 2 and 4 voxels at the bottom
+def test_bf16_is_not_taken_for_networks_whose_gradients_it_spoils(patch, precision, monkeypatch, tmp_path):
+    monkeypatch.setattr(run, "fast_bf16", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config = TrainConfig(model=ModelConfig(levels=3, filters=2), patch=(patch, 16, 16))
+    trainer = run._trainer(config, tmp_path, [], progress=False, devices=1, num_nodes=1, precision=None)
+    assert trainer.precision == precision
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="the system does not list what the processor can do")

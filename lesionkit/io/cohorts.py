@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -78,6 +79,22 @@ class Cohort:
             for case in self.cases
         )
         return replace(self, folder=self.folder.absolute(), cases=cases)
+
+    def digest(self) -> str:
+        """Tell the cohort from others, wherever it lies: patients, splits, channels, points, sizes of images and masks.
+
+        Returns
+        -------
+        str
+            Hexadecimal; equal for equal cohorts.
+        """
+        facts = hashlib.sha256(repr((self.kind, self.channels)).encode())
+        for case in self.cases:
+            sizes = [path.stat().st_size for path in (*case.images, case.mask) if path is not None]
+            facts.update(repr((case.subject, case.split, sizes)).encode())
+            if case.points is not None:
+                facts.update(case.points.read_bytes())
+        return facts.hexdigest()
 
     def split(self, name: str) -> list[Case]:
         """Return the cases of one split.

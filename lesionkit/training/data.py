@@ -250,10 +250,10 @@ class CohortData(pl.LightningDataModule):
         del values["workers"]
         for part in ("model", "augment"):
             values |= {f"{part}.{name}": value for name, value in values.pop(part).items()}
-        patients = [(case.subject, len(case.points)) for case in (*self.train_cases, *self.validation_cases)]
-        lesions = sum(number for _, number in patients)
-        mark = zlib.crc32(repr(patients).encode())
-        return values | {"cohort": f"{len(patients)} patients with {lesions} lesions, {mark:08x}"}
+        cases = (*self.train_cases, *self.validation_cases)
+        lesions = sum(len(case.points) for case in cases)
+        seen = replace(self.cohort, cases=tuple(case for case in self.cohort if case.split != "test"))
+        return values | {"cohort": f"{len(cases)} patients with {lesions} lesions, {seen.digest()[:8]}"}
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the patches of one epoch, that is, of the steps between two validations.
