@@ -103,7 +103,7 @@ class ReproduceConfig:
             simulation = SimulationConfig(
                 kind="gad", spacing=4.0, max_size=200, lesions=(5.0, 0.5), contrast=(12.0, 30.0), lookalikes=0.4
             )
-            return cls(simulation=simulation, n=50, settings=settings, seeds=(0, 1), splits=300)
+            return cls(simulation=simulation, n=40, settings=settings, seeds=(0, 1), splits=300)
         if name == "cpu":
             train = replace(TrainConfig.preset("cpu"), steps=1000, validate_every=1000, validation_cases=8, workers=0)
             tune = replace(train, steps=300, validate_every=300)
