@@ -17,7 +17,7 @@ class ArrayFile:
     Parameters
     ----------
     path : path
-        Is written, atomically; ends with `.npy`.
+        Is written, atomically: the values alone, as the shape and type stay with this object.
     array : array
         What to keep.
 
@@ -28,11 +28,11 @@ class ArrayFile:
     """
 
     def __init__(self, path: str | os.PathLike[str], array: np.ndarray) -> None:
-        self.path, self.shape, self.nbytes = Path(path), array.shape, array.nbytes
+        self.path, self.shape, self.dtype, self.nbytes = Path(path), array.shape, array.dtype, array.nbytes
         with atomic_path(self.path) as temporary:
-            np.save(temporary, array, allow_pickle=False)
+            array.tofile(temporary)
 
     def __getitem__(self, part: Any) -> np.ndarray:
         """Return a copy of a part."""
         with reading(self.path):
-            return np.array(np.load(self.path, mmap_mode="r", allow_pickle=False)[part])
+            return np.array(np.memmap(self.path, self.dtype, mode="r", shape=self.shape)[part])
