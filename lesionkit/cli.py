@@ -7,7 +7,7 @@ commands, so that `--help` is quick.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -67,6 +67,17 @@ class Label(StrEnum):
     euclidean = "euclidean"
     geodesic = "geodesic"
     segmentation = "segmentation"
+
+
+OF_LABELS: dict[str, tuple[str, ...]] = {
+    "sigma": ("heatmap",),
+    "sigma_mm": ("heatmap",),
+    "radius": ("euclidean", "geodesic"),
+    "decay": ("euclidean", "geodesic"),
+    "contrast": ("geodesic",),
+    "positive_weight": ("segmentation",),
+}
+"""Settings of a training, and the labels that each has a meaning for."""
 
 
 class Place(StrEnum):
@@ -211,6 +222,12 @@ def train(
     sigma: Annotated[float | None, typer.Option(help="Sigma of a heatmap in voxels, instead of the preset's.")] = None,
     radius: Annotated[float | None, typer.Option(help="Where a distance map reaches 0, voxels.")] = None,
     decay: Annotated[float | None, typer.Option(help="Exponent p of a distance map.")] = None,
+    contrast: Annotated[
+        float | None, typer.Option(help="Way, in voxels, that a unit of intensity is worth in a geodesic map.")
+    ] = None,
+    positive_weight: Annotated[
+        float | None, typer.Option(help="Weight of a lesion's voxel in the loss of a segmentation.")
+    ] = None,
     placement: Annotated[Place, typer.Option(help="Training points: the table's, or a random voxel.")] = Place.mass,
     jitter_mm: Annotated[float | None, typer.Option(min=0, help="Gaussian error of the training points, mm.")] = None,
     sigma_mm: Annotated[
@@ -240,17 +257,18 @@ def train(
     data = read_cohort(cohort)
     config = TrainConfig.preset(preset.value)
     changes: dict[str, Any] = {
-        "label": label.value, "steps": steps, "sigma": sigma, "radius": radius, "decay": decay,
-        "placement": placement.value, "jitter_mm": jitter_mm, "seed": seed, "patience": patience,
+        "label": label.value, "steps": steps, "sigma": sigma, "radius": radius, "decay": decay, "contrast": contrast,
+        "positive_weight": positive_weight, "placement": placement.value, "jitter_mm": jitter_mm, "seed": seed,
+        "patience": patience,
     }  # fmt: skip
+    checkpoint = None if start is None else load_checkpoint(start)
+    shaped = label.value if checkpoint is None else checkpoint.card.label
+    _check_label_options(changes | {"sigma_mm": sigma_mm}, shaped, tuned=checkpoint is not None)
     config = replace(config, **{name: value for name, value in changes.items() if value is not None})
     if sigma_mm is not None:
         config = replace(config, sigma=sigma_in_voxels(data, sigma_mm))
     weights = None
-    if start is not None:
-        if sigma is not None or sigma_mm is not None:
-            raise ValueError("--from takes sigma from its checkpoint; leave --sigma and --sigma-mm out")
-        checkpoint = load_checkpoint(start)
+    if checkpoint is not None:
         config = finetuning_config(checkpoint, data, config)
         weights = checkpoint.model.state_dict()
     path = run(
@@ -262,6 +280,18 @@ def train(
     console.print(f"{path}: validation {scores}; threshold {card.threshold:.3f}")
     if card.training["step"] == 0:
         console.print(f"no better than {start}, which is kept, with that threshold: more patients may help")
+
+
+def _check_label_options(given: Mapping[str, Any], label: str, *, tuned: bool) -> None:
+    """Refuse an option that would be ignored: each shapes some labels only, and fine-tuning keeps a label's shape."""
+    for name, labels in OF_LABELS.items():
+        option = "--" + name.replace("_", "-")
+        if given[name] is None:
+            continue
+        if label not in labels:
+            raise ValueError(f"{option} goes with the label {' or '.join(labels)}, got {label}")
+        if tuned and name != "positive_weight":  # of the loss, not of the label
+            raise ValueError(f"{option}: --from takes it from its checkpoint; leave it out")
 
 
 @app.command()

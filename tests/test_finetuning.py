@@ -116,7 +116,11 @@ def test_what_starts_a_training_is_kept_if_nothing_better_comes_of_it(parts: Coh
     [
         (["--from", "gad"], "has channels FLAIR; checkpoint gad wants ce-gad_T1w, T1w: import the images again"),
         (["--from", "flair"], "has voxels of 0.9 x 0.9 x 3 mm; checkpoint flair wants 1 x 1 x 1 mm: import the images"),
-        (["--from", "flair", "--sigma-mm", "2"], "--from takes sigma from its checkpoint"),
+        (["--from", "flair", "--sigma-mm", "2"], "--sigma-mm: --from takes it from its checkpoint"),
+        (["--from", "flair", "--positive-weight", "2"], "--positive-weight goes with the label segmentation, got heat"),
+        (["--label", "segmentation", "--sigma", "2"], "--sigma goes with the label heatmap, got segmentation"),
+        (["--radius", "4"], "--radius goes with the label euclidean or geodesic, got heatmap"),
+        (["--label", "euclidean", "--contrast", "4"], "--contrast goes with the label geodesic, got euclidean"),
         (["--from", "flair", "--label", "euclidean"], "label is 'euclidean'; flair was trained on 'heatmap'"),
         (["--sigma-mm", "0"], "sigma_mm is 0.0; a positive number (mm) is wanted"),
     ],

@@ -42,7 +42,7 @@ def finetuning_config(checkpoint: Checkpoint, cohort: Cohort, config: TrainConfi
     card = checkpoint.card
     if config.label not in ("heatmap", card.label):
         raise ValueError(f"label is {config.label!r}; {checkpoint.name} was trained on {card.label!r}, which is wanted")
-    mend = f"import the images again with --like {checkpoint.name}"
+    mend = "import the images again with --like and this checkpoint"
     if cohort.channels != card.channels:
         raise DataError(
             f"{cohort.folder}: has channels {', '.join(cohort.channels)}; checkpoint {checkpoint.name} wants "
