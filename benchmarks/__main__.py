@@ -1,7 +1,7 @@
 """Run the benchmarks, target beside measured: `python -m benchmarks [--quick] [labels|detection|metrics|training ...]`.
 
 `python -m benchmarks plugin` and `widgets` measure the views; they need napari and a screen, or Chromium, and run only
-if named.
+if named; so does `geodesic`, which compares libraries.
 `python -m benchmarks resolution -o DIR` writes the resolution study of the detector instead.
 """
 
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 MODULES = ("labels", "detection", "metrics", "explorer", "training")
-ON_DEMAND = ("plugin", "widgets")
+ON_DEMAND = ("geodesic", "plugin", "widgets")
 """Run only if named."""
 
 
