@@ -97,7 +97,7 @@ class ReproduceConfig:
                 learning_rate=5e-3, validation_cases=4, threshold_cases=10, workers=0, max_distance_mm=8.0,
             )  # fmt: skip
             settings = RunSettings(
-                train=train, tune=replace(train, steps=60, validate_every=30, learning_rate=3e-3),
+                train=train, tune=replace(train, steps=60, validate_every=30, learning_rate=3e-3, frozen="encoder"),
                 max_distance_mm=8.0, mc=McConfig(samples=10, batch=5),
             )  # fmt: skip
             simulation = SimulationConfig(
@@ -106,7 +106,9 @@ class ReproduceConfig:
             return cls(simulation=simulation, n=40, settings=settings, seeds=(0, 1), splits=300)
         if name == "cpu":
             train = replace(TrainConfig.preset("cpu"), steps=1000, validate_every=1000, validation_cases=8, workers=0)
-            tune = replace(train, steps=300, validate_every=300)
+            # Decoder and head alone, as in the paper's code: with 4 masks Dice on 40 validation patients was 0.68 and
+            # 0.56 (two subsets), and 0.64 and 0.52 where everything learned.
+            tune = replace(train, steps=300, validate_every=300, frozen="encoder")
             settings = RunSettings(train=train, tune=tune, mc=McConfig(samples=10))
             # The cohort of the shipped `gad` network, whose scores in the README are thus of the same test patients.
             return cls(simulation=SimulationConfig.preset("gad"), n=600, cohort_seed=2, settings=settings)
@@ -346,7 +348,7 @@ def _transfer(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Row]]:
         for rate, paper in theirs.items():
             row[rate], mean, sd = _percent(runs[rate] if rate in runs else pd.Series(dtype=float), paper)
             flat.append((f"{100 * fraction:g} %, {_detector_name(start)}", rate, mean, sd, paper[0]))
-        rows.append(row)
+        rows.append(row | {"runs": str(runs["dice"].notna().sum() if "dice" in runs else 0)})
     return pd.DataFrame(rows), flat
 
 
