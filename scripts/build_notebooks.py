@@ -164,7 +164,7 @@ def executed(notebook: Any, *, timeout: float = 3600) -> Any:
     with tempfile.TemporaryDirectory() as empty:
         NotebookClient(
             notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": empty}},
-            record_timing=False, allow_errors=False,
+            record_timing=False, allow_errors=False, coalesce_streams=True,  # else printed lines part by chance
         ).execute()  # fmt: skip
     for cell in notebook.cells:
         if cell.cell_type != "code":

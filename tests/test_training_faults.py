@@ -273,8 +273,8 @@ def test_a_network_that_learns_only_the_background_is_spoken_of_thrice(
 
 
 def test_a_training_that_diverges_is_told_from_one_that_learns_only_the_background(cohort, tmp_path, capsys):
-    config = replace(TINY, learning_rate=1.0, steps=8, model=replace(TINY.model, activation="linear"))
-    train(cohort, tmp_path, config, progress=False)
+    config = replace(TINY, learning_rate=1.0, steps=8, seed=2, model=replace(TINY.model, activation="linear"))
+    train(cohort, tmp_path, config, progress=False, precision="32-true")  # chance finds lesions in a few maps of noise
     printed = capsys.readouterr().out
     assert printed.count("times that of predicting nothing (validation F1 0.00): if it stays so, the training di") == 2
     assert "only background" not in printed
