@@ -289,6 +289,7 @@ def test_a_training_that_diverges_is_told_from_one_that_learns_only_the_backgrou
         (0.6, 0.0, ""),
         (0.99, 0.3, ""),
         (5.0, 0.3, ""),
+        (400.0, 0.3, "the training diverges"),
     ],
 )
 def test_nothing_learned_is_told_by_loss_and_f1(loss, f1, told):
