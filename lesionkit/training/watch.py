@@ -29,6 +29,9 @@ EARLY = 3
 DIVERGES = 2.0
 """Loss, as a multiple of that of predicting nothing, beyond which a network predicts worse than only background."""
 
+BY_CHANCE = 100.0
+"""The same, beyond which a map is noise and the lesions that it finds are found by chance."""
+
 _HEAT = np.array([(27, 12, 65), (106, 23, 110), (184, 50, 90), (238, 106, 36), (252, 165, 10), (252, 255, 164)])
 
 
@@ -186,8 +189,7 @@ def nothing_learned(loss: float, nothing: float, f1: float) -> str:
         some of its many blobs lie on lesions.
     """
     share = loss / max(nothing, 1e-9)
-    chance = share > 100  # then lesions are hit by noise
-    if share < 0.95 or (f1 > 0.1 and not chance):
+    if share < 0.95 or (f1 > 0.1 and share <= BY_CHANCE):
         return ""
     if share > DIVERGES:
         return (
