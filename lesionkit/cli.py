@@ -1,4 +1,4 @@
-"""The command line: `lesionkit demo | simulate | import | train | predict | detect | evaluate | napari | points`.
+"""The command line: `lesionkit --help` lists its commands.
 
 Exit codes: 0 done, 1 our fault, 2 the input or the arguments, 130 interrupted. Heavy libraries load inside the
 commands, so that `--help` is quick.
@@ -98,6 +98,20 @@ class Outside(StrEnum):
 
     refuse = "refuse"
     drop = "drop"
+
+
+class Hits(StrEnum):
+    """When a detection counts as a hit."""
+
+    distance = "distance"
+    mask = "mask"
+
+
+class Gating(StrEnum):
+    """When far pairs are ruled out."""
+
+    before = "before"
+    after = "after"
 
 
 class ReproducePreset(StrEnum):
@@ -482,14 +496,25 @@ def evaluate(
     checkpoint: CheckpointOption = "gad",
     split: Annotated[str, typer.Option(help="Split that is scored.")] = "test",
     max_distance: Annotated[float, typer.Option(min=0, help="Gate of the matching, mm.")] = 6.0,
+    gate: Annotated[
+        Gating, typer.Option(help="Rule far pairs out before the assignment, or after it as in the paper.")
+    ] = Gating.before,
+    hits: Annotated[
+        Hits, typer.Option(help="A hit is near a lesion's point, or inside its mask whatever the distance.")
+    ] = Hits.distance,
     baselines: Annotated[bool, typer.Option(help="Also score CC and the learning-free Laplacian of Gaussian.")] = True,
 ) -> None:
-    """Score a checkpoint on a cohort: precision, recall, F1, recall by size. Thresholds come from validation only."""
-    from lesionkit.checkpoints import load_checkpoint
-    from lesionkit.evaluation import METHODS, evaluate_cohort
-    from lesionkit.io import read_cohort
-    from lesionkit.metrics import score_points
+    """Score a checkpoint on a cohort: precision, recall, F1, recall by size. Thresholds come from validation only.
 
+    Writes scores.tsv (with 95 % intervals over patients), patients.tsv and candidates.tsv.
+    """
+    from lesionkit.checkpoints import load_checkpoint
+    from lesionkit.evaluation import METHODS, evaluate_cohort, score_in_masks
+    from lesionkit.io import read_cohort
+    from lesionkit.metrics import froc, froc_score, score_points
+
+    if hits is Hits.mask and gate is Gating.after:
+        raise ValueError("--gate after goes with --hits distance: inside a mask there are no far pairs")
     network = load_checkpoint(checkpoint)
     data = read_cohort(cohort)
     with _progress() as bar:
@@ -498,10 +523,19 @@ def evaluate(
             network, data, split=split, max_distance=max_distance, baselines=baselines,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
+    entries = data.split(split)
     rows: dict[str, ScoreTable] = {}
     for method, (cases, threshold) in found.items():
-        rows[f"{METHODS[method]} at {threshold:.3g}"] = score_points(cases, threshold, max_distance=max_distance)
-    _print_scores(rows, f"{data.folder.name}: {split}, {len(data.split(split))} cases, gate {max_distance:g} mm")
+        rows[f"{METHODS[method]} at {threshold:.3g}"] = (
+            score_in_masks(cases, entries, threshold)
+            if hits is Hits.mask
+            else score_points(cases, threshold, max_distance=max_distance, gate=gate.value)
+        )
+    rule = "hits inside masks" if hits is Hits.mask else f"gate {max_distance:g} mm, {gate.value} the assignment"
+    _print_scores(rows, f"{data.folder.name}: {split}, {len(entries)} cases, {rule}")
+    for method, (cases, _) in found.items():
+        score = froc_score(froc(cases, max_distance=max_distance))
+        console.print(f"FROC score, {METHODS[method]}: {score:.3f}", highlight=False)
     _write_scores(rows, found, output)
     console.print(f"{output / 'scores.tsv'}", highlight=False)
 
@@ -733,12 +767,17 @@ def _print_scores(rows: dict[str, ScoreTable], title: str) -> None:
 
 
 def _write_scores(rows: dict[str, ScoreTable], found: dict[str, tuple[list[CasePoints], float]], output: Path) -> None:
-    """Write the scores of each method, and every candidate of each case."""
+    """Write the scores of each method with intervals, those of each patient, and every candidate."""
+    import numpy as np
     import pandas as pd
 
     from lesionkit.io import atomic_path
 
-    scores = pd.concat({name: table.to_frame() for name, table in rows.items()}, names=["method"])
+    scores = pd.concat(
+        {name: t.to_frame().join(t.intervals(rng=np.random.default_rng(0))) for name, t in rows.items()},
+        names=["method"],
+    )
+    patients = pd.concat({name: table.patients() for name, table in rows.items()}, names=["method"]).droplevel(1)
     candidates = pd.concat(
         [
             pd.DataFrame(case.predicted, columns=["x", "y", "z"]).assign(
@@ -748,7 +787,8 @@ def _write_scores(rows: dict[str, ScoreTable], found: dict[str, tuple[list[CaseP
             for case in cases
         ]
     )
-    for name, frame, index in (("scores.tsv", scores, True), ("candidates.tsv", candidates, False)):
+    written = {"scores.tsv": (scores, True), "patients.tsv": (patients, True), "candidates.tsv": (candidates, False)}
+    for name, (frame, index) in written.items():
         with atomic_path(output / name) as temporary:
             frame.to_csv(temporary, sep="\t", index=index, float_format="%.4f")
 

@@ -6,7 +6,7 @@ that was chosen on the validation split.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -16,8 +16,10 @@ from lesionkit.checkpoints import Checkpoint
 from lesionkit.components import ComponentConfig, detect_components
 from lesionkit.detection import detect, fit_config
 from lesionkit.inference import predict_array
-from lesionkit.io import Cohort, DataError
-from lesionkit.metrics import CasePoints, choose_threshold
+from lesionkit.io import Case, Cohort, DataError, read_volume
+from lesionkit.labels import points_from_mask
+from lesionkit.matching import match_in_mask
+from lesionkit.metrics import CasePoints, ScoreTable, choose_threshold, score_cohort
 from lesionkit.training import LoadedCase, load_case
 from lesionkit.training.decoding import TAUS, best_tau, case_points
 
@@ -110,6 +112,40 @@ def evaluate_cohort(
     if baselines:
         results["log"] = (found["log"], choose_threshold(validation["log"], max_distance=max_distance))
     return results
+
+
+def score_in_masks(cases: Sequence[CasePoints], entries: Sequence[Case], threshold: float) -> ScoreTable:
+    """Score detections by the lesions in whose mask they fall, instead of by distance.
+
+    Parameters
+    ----------
+    cases
+        Candidates of each patient, mm RAS+.
+    entries
+        The files of the same patients, each with a lesion mask.
+    threshold
+        Smallest score of a detection, chosen beforehand.
+
+    Returns
+    -------
+    ScoreTable
+        One hit a lesion; further detections in it, and those outside all lesions, are false positives.
+
+    Raises
+    ------
+    DataError
+        If a case has no mask.
+    """
+    scored = []
+    for case, entry in zip(cases, entries, strict=True):
+        if entry.mask is None:
+            raise DataError(f"{entry.images[0]}: has no lesion mask; hits inside masks want one")
+        mask = read_volume(entry.mask)
+        lesions = points_from_mask(mask.data)
+        kept = np.flatnonzero(case.score >= threshold)
+        order = kept[np.argsort(-case.score[kept], kind="stable")]
+        scored.append((match_in_mask(mask.to_voxel(case.predicted[order]), lesions.labels).matching, lesions.sizes))
+    return score_cohort(scored, subjects=[case.subject for case in cases])
 
 
 def _heatmap(checkpoint: Checkpoint, case: LoadedCase, device: str) -> np.ndarray:

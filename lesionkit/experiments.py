@@ -28,6 +28,7 @@ from jaxtyping import Float
 from lesionkit.checkpoints import Checkpoint, load_checkpoint
 from lesionkit.components import ComponentConfig, detect_components
 from lesionkit.detection import FitConfig, detect, fit_config
+from lesionkit.detection.parallel import load_distributed
 from lesionkit.inference import predict_array
 from lesionkit.io import Case, Cohort, DataError, atomic_path
 from lesionkit.mc_dropout import McConfig, lesions_of_samples, sample_maps
@@ -333,14 +334,13 @@ def _parallel(
     runs: list[dict[str, Any]], cohort: Cohort, folder: Path, settings: RunSettings, n_jobs: int, scheduler: str | None
 ) -> Iterator[str]:
     if scheduler is not None:
-        from distributed import Client, as_completed
-
-        with Client(scheduler) as client:  # type: ignore[no-untyped-call]  # Dask has no types
+        distributed = load_distributed()
+        with distributed.Client(scheduler) as client:
             threads = max(client.nthreads().values(), default=1)
             if threads > 1:  # a training draws the random numbers, and sends the output, of its whole process
                 raise ValueError(f"scheduler: got a worker of {threads} threads, wanted one each (--nthreads 1)")
             futures = [client.submit(do_run, run, cohort, folder, settings, pure=False) for run in runs]
-            for future in as_completed(futures):  # type: ignore[no-untyped-call]  # Dask has no types
+            for future in distributed.as_completed(futures):
                 yield future.result()
     elif n_jobs == 1:
         for run in runs:

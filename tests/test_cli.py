@@ -15,7 +15,7 @@ from lesionkit.samples import sample
 
 
 def test_every_command_explains_itself(capsys):
-    for command in ("demo", "simulate", "train", "predict", "detect", "evaluate"):
+    for command in ("demo", "simulate", "train", "predict", "detect", "evaluate", "reproduce"):
         assert main([command, "--help"]) == 0
         assert "Usage" in capsys.readouterr().out
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -137,6 +138,12 @@ def test_an_error_names_its_run(cohort, tmp_path):
     no_masks = replace(cohort, cases=tuple(replace(case, mask=None) for case in cohort))
     with pytest.raises(DataError, match=r"segmentation_0: .*mask"):
         run_grid(grid(label=["segmentation"]), no_masks, tmp_path, SETTINGS)
+
+
+def test_without_dask_a_scheduler_is_refused_with_what_to_install(cohort, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)  # as if it were not installed
+    with pytest.raises(ValueError, match=r"pip install 'lesionkit\[cluster\]'"):
+        run_grid(grid(), cohort, tmp_path, SETTINGS, scheduler="tcp://localhost:8786")
 
 
 def test_workers_of_several_threads_are_refused(cohort, tmp_path):

@@ -5,16 +5,28 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from lesionkit.cli import main
 from lesionkit.experiments import RunSettings
 from lesionkit.io import DataError
 from lesionkit.mc_dropout import McConfig
 from lesionkit.metrics import CasePoints
 from lesionkit.model import ModelConfig
 from lesionkit.paper import DETECTION, TRANSFER
-from lesionkit.reproduce import Errors, ReproduceConfig, _bias, _large_misses, _order, reproduce
-from lesionkit.simulate import SimulationConfig
+from lesionkit.reproduce import (
+    Errors,
+    ReproduceConfig,
+    _bias,
+    _by_gate,
+    _large_misses,
+    _order,
+    _scratch_ahead,
+    _verdict,
+    reproduce,
+)
+from lesionkit.simulate import SimulationConfig, simulate_cohort
 from lesionkit.training import TrainConfig
 
 TINY = TrainConfig(
@@ -91,7 +103,7 @@ def _case(score, true, *, split="test", sizes=None):
 def test_large_lesions_that_are_missed_are_told_from_unseen_ones():
     cases = [_case([0.9, 0.4, 0.8], [0, 10, 20, 500], sizes=[99, 99, 5, 99])]
     said = _large_misses([{("fit", "test"): cases}], [0.5], 6.0)
-    assert "of the 2 that the fit misses in 1 run(s), 1 have a candidate within 6 mm with a mean alpha of 0.40" in said
+    assert "of the 2 that the fit misses in 1 run, 1 have a candidate within 6 mm with a mean alpha of 0.40" in said
     assert said.endswith("most are not seen at all.")
     seen = [_case([0.9, 0.4, 0.3], [0, 10, 20])]
     assert _large_misses([{("fit", "test"): seen}], [0.5], 6.0).endswith("they are seen, but with too little mass.")
@@ -102,14 +114,55 @@ def test_the_reason_of_an_error_follows_from_its_sign():
     sure, modest = (Errors(ece=0.1, probability=p, hits=0.5) for p in (0.6, 0.4))
     assert _bias(modest, sure).startswith("over-confident: window sums promise 0.400 lesions a candidate and fitted")
     assert "training patches" in _bias(modest, sure)
-    assert _bias(sure, modest).startswith("too modest")
+    assert _bias(sure, modest).startswith("under-confident")
     assert "training patches" not in _bias(sure, modest)
 
 
-def test_one_command_makes_the_report_and_only_once(tmp_path):
+def test_a_claim_of_the_mean_is_told_from_one_of_every_run():
+    assert _verdict(True) == _verdict(True, [True, True]) == "holds"
+    assert _verdict(True, [True, False]) == "holds on average"
+    assert _verdict(False, [True, False]) == "does not hold"
+
+
+def test_shares_at_which_scratch_outlines_better_are_named():
+    rows = [
+        {"label": "segmentation", "fraction": f, "start": start, "subset": n, "dice": dice - n / 100}
+        for f, tuned, scratch in ((0.01, 0.6, 0.5), (0.05, 0.7, 0.8), (0.1, 0.7, 0.9))
+        for start, dice in (("heatmap_s1.25_0", tuned), ("", scratch))
+        for n in (0, 1)
+    ]
+    config = ReproduceConfig.preset("cpu")
+    said = _scratch_ahead(pd.DataFrame(rows), config)
+    assert "main detector with 5 % (79.5 ± 0.7 against 69.5 ± 0.7), 10 % (89.5 ± 0.7 against 69.5 ± 0.7) of" in said
+    assert "for 300 steps only, on the encoder of a detector; one from scratch for 1300." in said
+    assert _scratch_ahead(pd.DataFrame(rows[:4]), config).startswith("From scratch is nowhere better")
+    assert "not yet compared" in _scratch_ahead(pd.DataFrame(rows[:2]), config)
+
+
+def test_far_pairs_dropped_after_the_assignment_cost_hits():
+    gap = CasePoints(
+        predicted=np.array([[0.0, 5, 0], [-12, 0, 0]]), score=np.array([0.9, 0.8]), sizes=np.array([5.0, 5]),
+        true=np.array([[0.0, 0, 0], [12, 5, 0]]), split="test",
+    )  # fmt: skip
+    said = _by_gate([{("fit", "test"): [gap]}], [0.5], 6.0)
+    assert said.endswith("F1 of the fit is 0.0 instead of 50.0.")
+
+
+def test_one_command_makes_the_report_and_only_once(tmp_path, monkeypatch, capsys):
     with pytest.raises(DataError, match="no such folder; finished runs are wanted"):
         reproduce(tmp_path, CONFIG, n_jobs=1, only_report=True)
     assert not list(tmp_path.iterdir())  # no cohort was simulated for it
+    cohort = simulate_cohort(EASY, 10, tmp_path / "cohort")
+    for wanting, message in (
+        (replace(cohort, cases=cohort.split("train")), "the validation split has no case"),
+        (
+            replace(cohort, cases=tuple(replace(case, mask=None) for case in cohort)),
+            "of the train split have no lesion mask",
+        ),
+    ):
+        with pytest.raises(DataError, match=message):
+            reproduce(tmp_path, CONFIG, cohort=wanting, n_jobs=1)
+    assert not (tmp_path / "runs").exists()
     seen = []
     page, text = reproduce(tmp_path, CONFIG, n_jobs=1, progress=lambda *counts: seen.append(counts))
     assert seen[-1] == (15, 15)
@@ -132,8 +185,10 @@ def test_one_command_makes_the_report_and_only_once(tmp_path):
     ]
     assert len(rows) == 5
     assert not any("| - |" in row for row in rows)
+    assert "as in the paper, F1 of the fit is" in detection
     transfer = markdown.split("## Tables 2 and 4")[1].split("\n## ")[0]
     assert sum(line.startswith("| 1 % |") and "| - " not in line for line in transfer.splitlines()) == 6
+    assert "rom scratch is" in transfer
     for title in ("Sigma and decoder", "Careless clicks", "Figure 2a", "Figure 2b", "Beyond the paper: patients"):
         table = [line for line in markdown.split(f"## {title}")[1].split("\n## ")[0].splitlines() if line[:2] == "| "]
         assert len(table) > 2
@@ -154,3 +209,7 @@ def test_one_command_makes_the_report_and_only_once(tmp_path):
     so_far = reproduce(tmp_path, CONFIG, n_jobs=1, only_report=True)[1].read_text()
     assert "14 of 15 runs are finished so far" in so_far
     assert {path: path.read_text() for path in begun} == begun
+    monkeypatch.setattr(ReproduceConfig, "preset", lambda name: CONFIG)
+    assert main(["reproduce", "-o", str(tmp_path), "--only-report"]) == 0
+    assert capsys.readouterr().out.split() == [str(page), str(text)]
+    assert text.read_text() == so_far

@@ -19,10 +19,10 @@ from lesionkit.augment import AugmentConfig
 from lesionkit.baseline import log_candidates
 from lesionkit.checkpoints import Card, load_checkpoint, load_state, read_card, save_checkpoint
 from lesionkit.cli import main
-from lesionkit.evaluation import METHODS, evaluate_cohort
+from lesionkit.evaluation import METHODS, evaluate_cohort, score_in_masks
 from lesionkit.inference import fast_bf16, predict
 from lesionkit.io import DataError, read_cohort, read_points, read_volume
-from lesionkit.metrics import score_points
+from lesionkit.metrics import CasePoints, score_points
 from lesionkit.model import ModelConfig, UNet
 from lesionkit.pipeline import detect_lesions, write_result
 from lesionkit.simulate import SimulationConfig, simulate_cohort
@@ -472,6 +472,44 @@ def test_other_safetensors_and_missing_files_are_refused(tmp_path):
         load_checkpoint(tmp_path / "wrong.safetensors")
     with pytest.raises(DataError, match="no such checkpoint"):
         load_checkpoint(tmp_path / "none.safetensors")
+
+
+def test_evaluate_writes_scores_with_intervals_of_patients_too(cohort, trained, tmp_path, capsys):
+    arguments = ["evaluate", str(cohort.folder), "-c", str(trained), "--max-distance", "12", "--no-baselines"]
+    tables = {}
+    for name, options in (("near", []), ("paper", ["--gate", "after"]), ("inside", ["--hits", "mask"])):
+        assert main([*arguments, *options, "-o", str(tmp_path / name)]) == 0
+        tables[name] = pd.read_csv(tmp_path / name / "scores.tsv", sep="\t", index_col="lesions")
+        table, patients = tables[name], pd.read_csv(tmp_path / name / "patients.tsv", sep="\t")
+        assert list(patients["subject"]) == [case.subject for case in cohort.split("test")]
+        assert patients["tp"].sum() == table.loc["all", "tp"]
+        assert table.loc["all", "f1_low"] <= table.loc["all", "f1"] <= table.loc["all", "f1_high"]
+    assert "FROC score, Gaussian fit" in capsys.readouterr().out
+    assert tables["near"].loc["all", "tp"] >= tables["paper"].loc["all", "tp"] >= 1
+    assert tables["near"].loc["all", "n_true"] == tables["inside"].loc["all", "n_true"]
+    assert main([*arguments, "--hits", "mask", "--gate", "after", "-o", str(tmp_path / "no")]) == 2
+    assert not (tmp_path / "no").exists()
+
+
+def test_detections_count_by_the_mask_they_fall_into(cohort):
+    entries = cohort.split("test")
+    cases = []
+    for entry in entries:
+        table, mask = read_points(entry.points), read_volume(entry.mask)
+        inside = mask.to_mm(np.argwhere(mask.data > 0)[:1])  # one voxel of the first lesion
+        points = np.concatenate([inside, inside, [[500.0, 0, 0]]])
+        cases.append(
+            CasePoints(
+                predicted=points, score=np.array([0.2, 0.9, 0.8]), true=table[["x", "y", "z"]].to_numpy(dtype=float),
+                sizes=table["size_vox"].to_numpy(dtype=float), subject=entry.subject,
+            )
+        )  # fmt: skip
+    pooled = score_in_masks(cases, entries, 0.1).pooled
+    lesions = sum(len(case.true) for case in cases)
+    assert (pooled.tp, pooled.fp, pooled.fn) == (len(cases), 2 * len(cases), lesions - len(cases))
+    assert score_in_masks(cases, entries, 0.85).pooled.fp == 0
+    with pytest.raises(DataError, match="has no lesion mask"):
+        score_in_masks(cases, [replace(entry, mask=None) for entry in entries], 0.5)
 
 
 def test_evaluation_refuses_a_cohort_of_other_channels(cohort, trained):

@@ -121,14 +121,22 @@ def _on_processes(sources: list[Any], config: FitConfig, n_jobs: int) -> Iterato
                     yield i, FailedCase(number=i, error=text, traceback="")
 
 
-def _on_dask(sources: list[Any], config: FitConfig, scheduler: Any) -> Iterator[tuple[int, Detections | FailedCase]]:
-    from distributed import Client, as_completed
+def load_distributed() -> Any:
+    """Return Dask's package `distributed`, which an installation may lack; then a `ValueError` says what to install."""
+    try:
+        import distributed
+    except ImportError as error:
+        raise ValueError(f"a scheduler wants Dask ({error}): pip install 'lesionkit[cluster]'") from error
+    return distributed
 
-    client: Any = Client(scheduler) if isinstance(scheduler, str) else scheduler  # type: ignore[no-untyped-call]  # Dask has no types
+
+def _on_dask(sources: list[Any], config: FitConfig, scheduler: Any) -> Iterator[tuple[int, Detections | FailedCase]]:
+    distributed = load_distributed()
+    client: Any = distributed.Client(scheduler) if isinstance(scheduler, str) else scheduler
     try:
         futures = [client.submit(_detect_case, i, source, config, pure=False) for i, source in enumerate(sources)]
         place = {future.key: i for i, future in enumerate(futures)}
-        for future in as_completed(futures):  # type: ignore[no-untyped-call]  # Dask has no types
+        for future in distributed.as_completed(futures):
             if future.status == "finished":
                 yield future.result()
             else:  # the worker died
