@@ -1,6 +1,6 @@
 """Score the shipped `flair` checkpoint on real patients: `python -m benchmarks.real [FOLDER] [-o DIR]`.
 
-FOLDER holds `points.csv` and `cross/patientXX/FLAIR.nii.gz` of the Ljubljana patients (default: $LESIONKIT_DATA).
+FOLDER is that of `lesionkit fetch ljubljana` (default: $LESIONKIT_DATA).
 Lesions of 3 voxels (3 mm3) and more count; the gate is 6 mm; the threshold is the checkpoint's, chosen on simulated
 validation cases.
 Prints a Markdown table, and writes a report for each patient with `-o`.
@@ -12,7 +12,9 @@ import argparse
 import os
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from scipy import ndimage
 
 from lesionkit.checkpoints import load_checkpoint
 from lesionkit.io import read_volume
@@ -23,11 +25,14 @@ PATIENTS = ("patient07", "patient19")
 
 
 def truth_of(folder: Path, patient: str) -> pd.DataFrame:
-    """Points of a patient's lesions of 3 voxels and more: `x y z` (mm, RAS+) and `size_vox`."""
-    table = pd.read_csv(folder / "points.csv")
-    table = table[(table["kind"] == "cross") & (table["patient"] == patient) & (table["n_vox"] >= 3)]
-    columns = {"x_mm": "x", "y_mm": "y", "z_mm": "z", "n_vox": "size_vox"}
-    return table.rename(columns=columns)[list(columns.values())].reset_index(drop=True)
+    """Centres of a patient's lesions of 3 voxels and more: `x y z` (mm, RAS+) and `size_vox`."""
+    mask = read_volume(folder / "cross" / patient / "lesions.nii.gz")
+    labels = mask.data.astype(int)
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0  # the background
+    large = np.flatnonzero(sizes >= 3)
+    centres = mask.to_mm(np.array(ndimage.center_of_mass(labels > 0, labels, large)))
+    return pd.DataFrame(centres, columns=["x", "y", "z"]).assign(size_vox=sizes[large])
 
 
 def row(name: str, cases: list[CasePoints], threshold: float) -> str:

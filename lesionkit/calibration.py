@@ -76,8 +76,10 @@ def outcomes(
     Raises
     ------
     ValueError
-        If the unfitted probabilities are asked for and a case has none.
+        If `which` is neither, or the unfitted probabilities are asked for and a case has none.
     """
+    if which not in ("fitted", "unfitted"):
+        raise ValueError(f"which: got {which!r}, wanted 'fitted' or 'unfitted'")
     probability, hit, patient = [np.empty(0)], [np.empty(0, dtype=bool)], [np.empty(0, dtype=np.intp)]
     for number, case in enumerate(cases):
         values = case.score if which == "fitted" else case.unfitted
@@ -145,7 +147,7 @@ def reliability(
     Raises
     ------
     ValueError
-        If `bins` is below 1.
+        If `bins` is below 1, or `spacing` is neither.
 
     References
     ----------
@@ -153,6 +155,8 @@ def reliability(
     """
     if bins < 1:
         raise ValueError(f"bins: got {bins}, wanted 1 or more")
+    if spacing not in ("width", "count"):
+        raise ValueError(f"spacing: got {spacing!r}, wanted 'width' or 'count'")
     edges = np.linspace(0.0, 1.0, bins + 1)
     if spacing == "count" and len(found):
         edges = np.unique(np.concatenate([[0.0], np.quantile(found.probability, edges[1:-1]), [1.0]]))
@@ -200,7 +204,8 @@ def smooth_reliability(
     """Smooth the reliability curve with a Gaussian kernel of the one width that explains itself.
 
     The error at bandwidth s is the mean absolute value of the smoothed residual `outcome - probability`. It falls as s
-    grows; the result is taken where it equals s: a finer kernel would measure noise, a coarser one hide the error.
+    grows; the result is taken where it equals s (at the least, at one step of the grid): a finer kernel would measure
+    noise, a coarser one hide the error.
 
     Parameters
     ----------
@@ -264,7 +269,12 @@ def bootstrap(
     level: float = 0.95,
     resamples: int = 500,
 ) -> tuple[float, float]:
-    """Compute a percentile interval of any statistic, drawing patients with replacement; NaN without candidates."""
+    """Compute an interval of any statistic, drawing patients with replacement; NaN without candidates.
+
+    The basic interval: twice the statistic less the percentiles of its draws. An ECE is too large in few candidates,
+    and in draws of them too large once more; the percentiles themselves would leave out even the statistic. Near an
+    ECE of 0 it still holds the true one less often than `level`.
+    """
     if not len(found):
         return math.nan, math.nan
     members = [np.flatnonzero(found.patient == number) for number in np.unique(found.patient)]
@@ -274,7 +284,7 @@ def bootstrap(
         values.append(
             statistic(Outcomes(probability=found.probability[rows], hit=found.hit[rows], patient=found.patient[rows]))
         )
-    low, high = np.nanquantile(values, ((1 - level) / 2, (1 + level) / 2))
+    low, high = 2 * statistic(found) - np.nanquantile(values, ((1 + level) / 2, (1 - level) / 2))
     return float(low), float(high)
 
 
@@ -293,7 +303,7 @@ class Temperature:
     """Above 1 moves probabilities towards 1/2, below 1 away from it."""
 
     def __call__(self, probability: Real[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-        """Recalibrate probabilities in [0, 1]; 0, 1/2 and 1 stay."""
+        """Recalibrate probabilities in [0, 1]; 1/2 stays, and 0 and 1 count as 1e-6 and 1 - 1e-6."""
         return _sigmoid(_log_odds(probability) / self.temperature)
 
 

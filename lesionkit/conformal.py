@@ -108,7 +108,8 @@ def check_risk(
     Parameters
     ----------
     cases
-        Patients on whom nothing was trained; of any split, since no threshold leaves this function.
+        Patients on whom nothing was trained; of any split, since each threshold of the result is judged on other
+        patients.
     target, risk, cap, max_distance
         As in :func:`control_risk`.
     rng

@@ -40,6 +40,9 @@ from lesionkit.transfer import fine_tune, mask_subset, score_segmentation
 COLUMNS = ("name", "label", "sigma", "jitter_mm", "seed", "fraction", "subset", "start")
 """Of a table of runs; `start` names the run whose network is fine-tuned to segment, or is empty."""
 
+FITS = ("fit", "all", "paper")
+"""Ways in which lesions are taken from a predicted heatmap by fitting: see :func:`read_predictions`."""
+
 
 def grid(**axes: Sequence[Any]) -> pd.DataFrame:
     """Describe runs: one row for every combination of values.
@@ -214,11 +217,13 @@ def read_predictions(folder: str | Path, name: str, cohort: Cohort) -> dict[tupl
     if not path.is_file():
         raise DataError(f"{path}: no such file; a finished run is wanted")
     frame = pd.read_csv(path, sep="\t", dtype={"subject": str})
-    most = int(_read_json(path.with_name("run.json"))["config"]["threshold_cases"])
+    described = _read_json(path.with_name("run.json"))
+    most = int(described["config"]["threshold_cases"])
+    methods = [*(FITS if described["run"]["label"] == "heatmap" else ()), "cc", *(["mc"] if described["mc"] else [])]
     cases = {split: _judged(cohort, split, most) for split in ("validation", "test")}
     truth = {case.subject: load_truth(case) for some in cases.values() for case in some}
     found: dict[tuple[str, str], list[CasePoints]] = {}
-    for method in frame["method"].unique():
+    for method in methods:
         rows = frame[frame["method"] == method]
         for split, some in cases.items():
             if method in ("cc", "mc") and split == "validation":
@@ -227,7 +232,7 @@ def read_predictions(folder: str | Path, name: str, cohort: Cohort) -> dict[tupl
                 mine = rows[rows["subject"] == case.subject]
                 points, sizes = truth[case.subject]
                 unfitted = mine["unfitted"].to_numpy(dtype=float)
-                found.setdefault((str(method), split), []).append(
+                found.setdefault((method, split), []).append(
                     CasePoints(
                         predicted=mine[["x", "y", "z"]].to_numpy(dtype=float),
                         score=mine["score"].to_numpy(dtype=float),
@@ -263,8 +268,12 @@ def do_run(run: Mapping[str, Any], cohort: Cohort, folder: Path, settings: RunSe
         _write_json(place / "run.json", described)
         try:
             _work(run, cohort, place, settings)
-        except (DataError, ValueError) as error:
-            raise type(error)(f"{place}: {error}") from error
+        except DataError as error:
+            raise DataError(f"{place}: {error}") from error
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{place}: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"{place}: {error}") from error
     return str(run["name"])
 
 
@@ -283,6 +292,7 @@ def _described(run: Mapping[str, Any], cohort: Cohort, settings: RunSettings, di
     content = {
         "run": dict(run), "config": asdict(settings.config(run)), "max_distance_mm": settings.max_distance_mm,
         "mc": mc and asdict(mc), "cohort": {**cohort.extra, "digest": digest},
+        "detector": asdict(settings.train) if run["start"] else None,
     }  # fmt: skip
     read: dict[str, Any] = json.loads(json.dumps(content, default=float))
     return read
@@ -386,7 +396,7 @@ def _evaluate_heatmap(
     kept: FitConfig = fit_config(network.card.sigma)
     # Calibration is judged on candidates down to the paper's floor (section 3.2, step 4), of our loop and the paper's.
     faint = replace(kept, min_alpha=0.01)
-    configs = {"fit": kept, "all": faint, "paper": replace(faint, mode="paper")}
+    configs = dict(zip(FITS, (kept, faint, replace(faint, mode="paper")), strict=True))
     found: dict[str, list[CasePoints]] = {method: [] for method in configs}
     components: list[list[CasePoints]] = [[] for _ in TAUS]
     for split in ("validation", "test"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from jaxtyping import Bool, Int
 from lesionkit.checkpoints import Checkpoint
 from lesionkit.components import ComponentConfig, detect_components
 from lesionkit.inference import predict_array
-from lesionkit.io import Cohort, DataError
+from lesionkit.io import Case, Cohort, DataError, read_points, read_volume
 from lesionkit.metrics import CasePoints
 from lesionkit.training import TrainConfig, load_case, train
 from lesionkit.training.decoding import case_points
@@ -42,21 +43,33 @@ def mask_subset(cohort: Cohort, fraction: float, *, seed: int) -> Cohort:
     Returns
     -------
     Cohort
-        At least one training case; all cases of the other splits.
+        At least one training case, each with a lesion, as an empty mask teaches no outline; all cases of the other
+        splits. With `fraction` 1 the cohort as it is.
 
     Raises
     ------
     ValueError
-        If `fraction` is out of range, or there is no training case.
+        If `fraction` is out of range, or there is no training case, or none with a lesion.
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction must be above 0 and at most 1, got {fraction}")
     cases = cohort.split("train")
     if not cases:
         raise ValueError(f"cohort {cohort.folder.name} has no training case; at least one is wanted")
+    if fraction == 1:
+        return cohort
     order = np.random.default_rng([seed, 77]).permutation(len(cases))
-    kept = {cases[n].subject for n in order[: max(1, round(fraction * len(cases)))]}
+    with_lesion = (cases[n].subject for n in order if _has_lesion(cases[n]))
+    kept = set(islice(with_lesion, max(1, round(fraction * len(cases)))))
+    if not kept:
+        raise ValueError(f"cohort {cohort.folder.name} has no training case with a lesion; at least one is wanted")
     return replace(cohort, cases=tuple(c for c in cohort.cases if c.split != "train" or c.subject in kept))
+
+
+def _has_lesion(case: Case) -> bool:
+    if case.points is not None:
+        return len(read_points(case.points)) > 0
+    return case.mask is not None and bool((read_volume(case.mask).data > 0).any())
 
 
 def fine_tune(
@@ -123,7 +136,7 @@ class SegmentationScore:
     true: Int[np.ndarray, " cases"]
     """Voxels that are lesion."""
     detections: tuple[CasePoints, ...]
-    """Lesions of each patient: connected components of the segmentation."""
+    """Lesions of each patient: connected components of the probabilities from the network's own threshold on."""
 
     @property
     def dice(self) -> float:

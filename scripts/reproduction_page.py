@@ -6,6 +6,7 @@ report in the page is kept; needs kaleido.
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def main() -> None:
     _, report = reproduce(folder, config, cohort=cohort, only_report=True)
     body = report.read_text(encoding="utf-8")
     (PAGE.parent / "reproduction").mkdir(exist_ok=True)
+    shutil.copy(folder / "runs.tsv", PAGE.parent / "reproduction" / "runs.tsv")
     sections = report_sections(read_metrics(config.runs(), folder / "runs"), cohort, folder / "runs", config)
     for section in sections:
         names = next((names for title, names in PICTURES.items() if section.title.startswith(title)), ())

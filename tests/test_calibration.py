@@ -94,7 +94,6 @@ def test_calibration_errors_are_those_of_torchmetrics(bins: int, rng: np.random.
     found = drawn(700, rng, temperature=2.5)
     curve = reliability(found, bins=bins)
     p, y = torch.tensor(found.probability), torch.tensor(found.hit.astype(int))
-    # torchmetrics judges the confidence in the predicted class; with these inputs both are the same quantity
     for norm, ours in (("l1", curve.ece), ("max", curve.mce)):
         assert float(BinaryCalibrationError(n_bins=bins, norm=norm)(p, y)) == pytest.approx(ours, abs=1e-6)
 
@@ -156,9 +155,30 @@ def test_bootstrap_interval_holds_the_statistic(rng: np.random.Generator) -> Non
     assert high - low < 0.04
 
 
+def test_bootstrap_interval_of_the_ece_holds_the_true_one() -> None:
+    """An ECE of few candidates is too large, and that of draws of them more so: percentiles would miss."""
+    inside = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        found = drawn(600, rng)  # calibrated: the true error is 0
+        low, high = bootstrap(found, lambda sample: reliability(sample).ece, rng=rng, resamples=100)
+        estimate = reliability(found).ece
+        assert low < high
+        assert 2 * estimate - high > 0  # where the percentiles of the draws begin
+        inside += low <= 0
+    assert inside >= 9
+
+
 def test_bootstrap_interval_of_no_candidate_is_unknown(rng: np.random.Generator) -> None:
     none = Outcomes(probability=np.empty(0), hit=np.empty(0, bool), patient=np.empty(0, int))
     assert np.isnan(bootstrap(none, brier_score, rng=rng)).all()
+
+
+def test_misspelt_options_are_refused(rng: np.random.Generator) -> None:
+    with pytest.raises(ValueError, match="which: got 'alpha'"):
+        outcomes([], which="alpha")  # type: ignore[arg-type]  # what is tested
+    with pytest.raises(ValueError, match="spacing: got 'size'"):
+        reliability(drawn(10, rng), spacing="size")  # type: ignore[arg-type]  # what is tested
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])

@@ -9,11 +9,12 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
 
-from lesionkit.experiments import RunSettings, grid, read_predictions, run_grid
+from lesionkit.experiments import RunSettings, _described, do_run, grid, read_predictions, run_grid
 from lesionkit.io import DataError
 from lesionkit.mc_dropout import McConfig
 from lesionkit.metrics import score_points
@@ -138,6 +139,27 @@ def test_an_error_names_its_run(cohort, tmp_path):
     no_masks = replace(cohort, cases=tuple(replace(case, mask=None) for case in cohort))
     with pytest.raises(DataError, match=r"segmentation_0: .*mask"):
         run_grid(grid(label=["segmentation"]), no_masks, tmp_path, SETTINGS)
+
+
+def test_a_fine_tuned_run_is_one_of_its_detector_too(cohort):
+    (run,) = grid(label=["segmentation"], fraction=[0.5], start=["heatmap_s1.25_0"]).to_dict("records")
+    longer = replace(SETTINGS, train=replace(TINY, steps=TINY.steps + 1))
+    one, other = (_described(run, cohort, settings, "") for settings in (SETTINGS, longer))
+    assert [key for key in one if one[key] != other[key]] == ["detector"]
+
+
+def test_errors_keep_their_kind_and_name_the_run(cohort, tmp_path, monkeypatch):
+    (run,) = grid().to_dict("records")
+    for error in (
+        DataError("a"),
+        FloatingPointError("a"),
+        UnicodeDecodeError("utf-8", b"", 0, 1, "a"),
+        ValueError("a"),
+    ):
+        monkeypatch.setattr("lesionkit.experiments._work", Mock(side_effect=error))
+        with pytest.raises((ValueError, FloatingPointError), match=r"heatmap_s1\.25_0: .*a") as caught:
+            do_run(run, cohort, tmp_path, SETTINGS)
+        assert isinstance(caught.value, FloatingPointError) == isinstance(error, FloatingPointError)
 
 
 def test_without_dask_a_scheduler_is_refused_with_what_to_install(cohort, tmp_path, monkeypatch):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from lesionkit.cli import main
-from lesionkit.experiments import RunSettings
+from lesionkit.experiments import FITS, RunSettings
 from lesionkit.io import DataError
 from lesionkit.mc_dropout import McConfig
 from lesionkit.metrics import CasePoints
@@ -20,14 +21,18 @@ from lesionkit.reproduce import (
     ReproduceConfig,
     _bias,
     _by_gate,
+    _calibration,
     _large_misses,
     _order,
+    _paired,
     _scratch_ahead,
+    _uncertainty,
     _verdict,
     reproduce,
 )
 from lesionkit.simulate import SimulationConfig, simulate_cohort
 from lesionkit.training import TrainConfig
+from lesionkit.uncertainty import retention
 
 TINY = TrainConfig(
     model=ModelConfig(levels=2, filters=8, dropout=0.1), patch=(16, 16, 16), window=24, steps=60, validate_every=60,
@@ -103,15 +108,18 @@ def _case(score, true, *, split="test", sizes=None):
 def test_large_lesions_that_are_missed_are_told_from_unseen_ones():
     cases = [_case([0.9, 0.4, 0.8], [0, 10, 20, 500], sizes=[99, 99, 5, 99])]
     said = _large_misses([{("fit", "test"): cases}], [0.5], 6.0)
-    assert "of the 2 that the fit misses in 1 run, 1 have a candidate within 6 mm with a mean alpha of 0.40" in said
-    assert said.endswith("most are not seen at all.")
-    seen = [_case([0.9, 0.4, 0.3], [0, 10, 20])]
-    assert _large_misses([{("fit", "test"): seen}], [0.5], 6.0).endswith("they are seen, but with too little mass.")
+    assert "of the 2 that the fit misses in 1 run, 1 have a fainter candidate within 6 mm with a mean alpha" in said
+    assert "of 0.40, against thresholds of 0.50; 0 have only one beside" in said
+    assert said.endswith("1 are not seen at all.")
+    shared = [_case([0.95], [-3, 3])]  # one candidate between two lesions: the hit of one, no miss of too little mass
+    said = _large_misses([{("fit", "test"): shared}], [0.5], 6.0)
+    assert "of the 1 that the fit misses in 1 run, 0 have a fainter candidate within 6 mm, against" in said
+    assert said.endswith("1 have only one beside them that is matched with another lesion; 0 are not seen at all.")
     assert _large_misses([{("fit", "test"): [_case([0.9], [0])]}], [0.5], 6.0) == "The fit misses no large lesion."
 
 
 def test_the_reason_of_an_error_follows_from_its_sign():
-    sure, modest = (Errors(ece=0.1, probability=p, hits=0.5) for p in (0.6, 0.4))
+    sure, modest = (Errors(eces=(0.1,), probability=p, hits=0.5) for p in (0.6, 0.4))
     assert _bias(modest, sure).startswith("over-confident: window sums promise 0.400 lesions a candidate and fitted")
     assert "training patches" in _bias(modest, sure)
     assert _bias(sure, modest).startswith("under-confident")
@@ -122,6 +130,34 @@ def test_a_claim_of_the_mean_is_told_from_one_of_every_run():
     assert _verdict(True) == _verdict(True, [True, True]) == "holds"
     assert _verdict(True, [True, False]) == "holds on average"
     assert _verdict(False, [True, False]) == "does not hold"
+
+
+def test_fine_tuned_and_scratch_are_compared_on_the_same_subsets():
+    rows = [
+        {"label": "segmentation", "fraction": 0.01, "start": start, "subset": n, "dice": dice}
+        for start, n, dice in (("heatmap_s1.25_0", 0, 0.5), ("", 0, 0.6), ("", 1, 0.2), ("heatmap_s1.25_0", 2, 0.9))
+    ]
+    tuned, scratch = _paired(pd.DataFrame(rows), 0.01)
+    assert (tuned.to_list(), scratch.to_list()) == ([0.5], [0.6])
+    assert not len(_paired(pd.DataFrame(rows[1:]), 0.01)[0])
+
+
+def test_seeds_and_shares_that_the_report_has_no_place_for_are_refused():
+    with pytest.raises(ValueError, match="seeds"):
+        replace(CONFIG, seeds=(1, 0))
+    with pytest.raises(ValueError, match="fractions"):
+        replace(CONFIG, fractions=(0.01, 0.2))
+
+
+def test_runs_that_found_nothing_are_reported_as_such():
+    section, errors = _calibration([{key: [_case([], [0])] for key in product(FITS, ("validation", "test"))}], 6.0)
+    assert not errors
+    assert section.lines == ("No run has candidates to be judged.",)
+    curve = retention(np.array([0.1, 0.2]), np.array([True, False]))
+    for samples in (None, [_case([], [0])]):
+        section = _uncertainty([curve], samples, CONFIG)
+        assert section.table["uncertainty"].to_list() == ["entropy of alpha"]
+        assert section.lines[0].startswith("MC dropout has no detection to judge")
 
 
 def test_shares_at_which_scratch_outlines_better_are_named():

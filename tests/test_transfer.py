@@ -53,6 +53,18 @@ def test_subsets_are_nested_and_leave_other_splits_alone(cohort):
         mask_subset(replace(cohort, cases=tuple(cohort.split("test"))), 0.5, seed=0)
 
 
+def test_masks_are_drawn_for_patients_who_have_a_lesion(cohort, tmp_path):
+    empty = tmp_path / "none.tsv"
+    empty.write_text("x\ty\tz\n", encoding="utf-8")
+    ill = cohort.split("train")[-1].subject
+    cases = tuple(c if c.subject == ill else replace(c, points=empty) for c in cohort)
+    for seed in range(4):
+        assert [c.subject for c in mask_subset(replace(cohort, cases=cases), 0.5, seed=seed).split("train")] == [ill]
+    healthy = replace(cohort, cases=tuple(replace(c, points=empty) for c in cohort))
+    with pytest.raises(ValueError, match="no training case with a lesion"):
+        mask_subset(healthy, 0.5, seed=0)
+
+
 def test_a_detector_becomes_a_segmenter_with_its_encoder_untouched(cohort, detector, tmp_path):
     few = mask_subset(cohort, 0.2, seed=0)
     settings = replace(TINY, frozen="encoder")
