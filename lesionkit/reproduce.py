@@ -464,8 +464,8 @@ def _large_misses(found: Sequence[Found], thresholds: Sequence[float], gate: flo
     chosen = " / ".join(f"{threshold:.2f}" for threshold in thresholds)
     return (
         f"Large lesions: of the {missed} that the fit misses in {_count(len(found), 'run')}, {len(alphas)} have a "
-        f"fainter candidate within {gate:g} mm{mean}, against thresholds of {chosen}; {merged} have only one beside "
-        f"them that is matched with another lesion; {missed - len(alphas) - merged} are not seen at all."
+        f"fainter candidate within {gate:g} mm{mean}, against thresholds of {chosen}; {merged} lie beside a "
+        f"detection that is matched with another lesion; {missed - len(alphas) - merged} are not seen at all."
     )
 
 

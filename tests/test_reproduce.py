@@ -109,12 +109,12 @@ def test_large_lesions_that_are_missed_are_told_from_unseen_ones():
     cases = [_case([0.9, 0.4, 0.8], [0, 10, 20, 500], sizes=[99, 99, 5, 99])]
     said = _large_misses([{("fit", "test"): cases}], [0.5], 6.0)
     assert "of the 2 that the fit misses in 1 run, 1 have a fainter candidate within 6 mm with a mean alpha" in said
-    assert "of 0.40, against thresholds of 0.50; 0 have only one beside" in said
+    assert "of 0.40, against thresholds of 0.50; 0 lie beside a" in said
     assert said.endswith("1 are not seen at all.")
     shared = [_case([0.95], [-3, 3])]  # one candidate between two lesions: the hit of one, no miss of too little mass
     said = _large_misses([{("fit", "test"): shared}], [0.5], 6.0)
     assert "of the 1 that the fit misses in 1 run, 0 have a fainter candidate within 6 mm, against" in said
-    assert said.endswith("1 have only one beside them that is matched with another lesion; 0 are not seen at all.")
+    assert said.endswith("1 lie beside a detection that is matched with another lesion; 0 are not seen at all.")
     assert _large_misses([{("fit", "test"): [_case([0.9], [0])]}], [0.5], 6.0) == "The fit misses no large lesion."
 
 
