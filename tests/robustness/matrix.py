@@ -42,7 +42,9 @@ ARGUMENTS: tuple[tuple[str, str], ...] = (
     ("detect IMAGE -c NET --threshold -1 -o NEW", "Invalid value for '--threshold'"),
     ("longitudinal IMAGE IMAGE --sigma-mm 0 -o NEW", "sigma_mm must be positive, got 0.0"),
     ("export IMAGE -c NET --sigma 0 -o NEW/page.html", "sigma must be positive and finite, in voxels, got 0.0"),
-    ("reproduce --cohort COHORT --jobs 0 -o NEW", "n_jobs must be a number of processes, or -1 for one a core, got 0"),
+    ("evaluate COHORT -c NET --hits mask --gate after -o NEW", "--gate after goes with --hits distance"),
+    ("reproduce --jobs 0 -o NEW", "jobs must be a number of processes, or -1 for one a core, got 0"),
+    ("reproduce --cohort COHORT -o NEW", "of the train split have no lesion mask"),
     ("points convert POINTS NEW/p.xyz", "is no name that points are written to; .mrk.json, .fcsv, .tsv, .csv or"),
     ("points convert POINTS NEW/p_napari.csv", "holds voxel indices; the image that they count in is wanted"),
 )
