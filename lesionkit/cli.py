@@ -651,7 +651,7 @@ def reproduce(
     from lesionkit.reproduce import reproduce as run
 
     with _progress() as bar:
-        task = bar.add_task("runs", total=None)
+        task = bar.add_task("", total=None)
         paths = run(
             output,
             ReproduceConfig.preset(preset.value),
@@ -659,7 +659,7 @@ def reproduce(
             n_jobs=jobs,
             scheduler=scheduler,
             only_report=only_report,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=lambda what, done, total: bar.update(task, description=what, completed=done, total=total),
         )
     for path in paths:
         console.print(f"{path}", highlight=False)

@@ -156,7 +156,7 @@ def reproduce(
     n_jobs: int = -1,
     scheduler: str | None = None,
     only_report: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[Path, Path]:
     """Do all runs that are not yet done, and write the report.
 
@@ -173,7 +173,8 @@ def reproduce(
     only_report : bool
         Write the report of the runs that are there, such as those of another process so far; do none.
     progress : callable, optional
-        Called with the number of runs done and of all.
+        Called with what is being done (``"patients"`` that are simulated, then ``"runs"``), how many are done, and of
+        how many.
 
     Returns
     -------
@@ -187,19 +188,24 @@ def reproduce(
         of other settings or of another cohort, or the cohort lacks a split or a mask.
     """
     folder = Path(folder)
+    tell = progress or (lambda *_: None)
     runs = folder / "runs"
     if only_report and not runs.is_dir():
         raise DataError(f"{runs}: no such folder; finished runs are wanted for a report, so do some first")
     if cohort is None:
-        cohort = simulate_cohort(config.simulation, config.n, folder / "cohort", seed=config.cohort_seed, jobs=n_jobs)
+        cohort = simulate_cohort(
+            config.simulation, config.n, folder / "cohort", seed=config.cohort_seed, jobs=n_jobs,
+            progress=lambda done: tell("patients", done, config.n),
+        )  # fmt: skip
     _check_cohort(cohort)
     if only_report:
         check_runs(config.runs(), cohort, runs, config.settings)
         table = read_metrics(config.runs(), runs)
     else:
         table = run_grid(
-            config.runs(), cohort, runs, config.settings, n_jobs=n_jobs, scheduler=scheduler, progress=progress
-        )
+            config.runs(), cohort, runs, config.settings, n_jobs=n_jobs, scheduler=scheduler,
+            progress=lambda done, total: tell("runs", done, total),
+        )  # fmt: skip
     with atomic_path(folder / "runs.tsv") as temporary:
         table.to_csv(temporary, sep="\t", index=False, float_format="%.5g")
     sections = report_sections(table, cohort, runs, config)

@@ -201,7 +201,7 @@ def test_one_command_makes_the_report_and_only_once(tmp_path, monkeypatch, capsy
     assert not (tmp_path / "runs").exists()
     seen = []
     page, text = reproduce(tmp_path, CONFIG, n_jobs=1, progress=lambda *counts: seen.append(counts))
-    assert seen[-1] == (15, 15)
+    assert seen[-1] == ("runs", 15, 15)
     markdown = text.read_text()
     for title in (
         "claims",
