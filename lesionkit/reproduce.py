@@ -102,11 +102,11 @@ class ReproduceConfig:
         if name == "quick":
             small = ModelConfig(levels=3, filters=8, max_filters=32, dropout=0.1)
             train = TrainConfig(
-                model=small, patch=(24, 24, 24), window=24, batch_size=4, steps=150, validate_every=75,
+                model=small, patch=(24, 24, 24), window=24, batch_size=4, steps=100, validate_every=50,
                 learning_rate=5e-3, validation_cases=4, threshold_cases=10, workers=0, max_distance_mm=8.0,
             )  # fmt: skip
             settings = RunSettings(
-                train=train, tune=replace(train, steps=50, validate_every=25, learning_rate=3e-3, frozen="encoder"),
+                train=train, tune=replace(train, steps=40, validate_every=20, learning_rate=3e-3, frozen="encoder"),
                 max_distance_mm=8.0, mc=McConfig(samples=10, batch=5),
             )  # fmt: skip
             simulation = SimulationConfig(
