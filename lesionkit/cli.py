@@ -533,9 +533,10 @@ def evaluate(
         )
     rule = "hits inside masks" if hits is Hits.mask else f"gate {max_distance:g} mm, {gate.value} the assignment"
     _print_scores(rows, f"{data.folder.name}: {split}, {len(entries)} cases, {rule}")
-    for method, (cases, _) in found.items():
-        score = froc_score(froc(cases, max_distance=max_distance))
-        console.print(f"FROC score, {METHODS[method]}: {score:.3f}", highlight=False)
+    if hits is Hits.distance and gate is Gating.before:  # what a FROC curve of this kit counts
+        for method, (cases, _) in found.items():
+            score = froc_score(froc(cases, max_distance=max_distance))
+            console.print(f"FROC score, {METHODS[method]}: {score:.3f}", highlight=False)
     _write_scores(rows, found, output)
     console.print(f"{output / 'scores.tsv'}", highlight=False)
 
