@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from benchmarks.real import PATIENTS, truth_of
 from lesionkit.checkpoints import Checkpoint, load_checkpoint
@@ -98,12 +99,12 @@ def cohort_cases(cohort: Cohort, split: str, network: Checkpoint, most: int) -> 
 
 def real_cases(folder: Path, network: Checkpoint) -> Iterator[dict[str, CasePoints]]:
     """Predict and detect in the real patients."""
-    for patient in PATIENTS:
-        heatmap = predict(network, [read_volume(folder / "cross" / patient / "FLAIR.nii.gz")])
-        table = truth_of(folder, patient)
+    table = pd.read_csv(PATIENTS, sep="\t", dtype=str)
+    for patient in table[table["split"] == "test"]["folder"]:
+        heatmap = predict(network, [read_volume(folder / patient / "FLAIR.nii.gz")])
+        _, centres, sizes = truth_of(read_volume(folder / patient / "lesions.nii.gz"))
         truth = CasePoints(
-            predicted=np.zeros((0, 3)), score=np.zeros(0), true=table[["x", "y", "z"]].to_numpy(float),
-            sizes=table["size_vox"].to_numpy(float), subject=patient,
+            predicted=np.zeros((0, 3)), score=np.zeros(0), true=centres, sizes=sizes, subject=patient
         )  # fmt: skip
         yield found_in(heatmap, network.card.sigma, truth)
 

@@ -30,12 +30,24 @@ class AugmentConfig:
     """Axes that may be mirrored, each with probability 1/2; the first is left-right."""
     intensity: float = 0.1
     """Standard deviation of a random gain (log) and offset, in units of the normalised image; 0 for none."""
+    thick_share: float = 0.0
+    """Share of patches that are seen as thick slices along a random axis: averaged, and linear in between."""
+    thick: tuple[float, float] = (2.0, 8.0)
+    """Range of their thickness, voxels."""
+    bias: float = 0.0
+    """Standard deviation of a smooth random gain (log) across the patch: the bias field of a coil."""
+    gamma: float = 0.0
+    """Standard deviation of the log of an exponent that bends the intensities: the contrast of another sequence."""
+    noise: float = 0.0
+    """Largest standard deviation of added noise, in units of the normalised image."""
 
     def __post_init__(self) -> None:
         """Check the settings."""
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"scale must be a range 0 < low <= high, got {self.scale}")
-        for name in ("rotation", "shear", "intensity"):
+        if not 1 <= self.thick[0] <= self.thick[1]:
+            raise ValueError(f"thick must be a range 1 <= low <= high, got {self.thick}")
+        for name in ("rotation", "shear", "intensity", "bias", "gamma", "noise", "thick_share"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
@@ -124,6 +136,54 @@ def apply_to_mask(
         Each voxel is that of the mask nearest to where it comes from, so that lesions of few voxels are not lost.
     """
     return _sample(mask, transform, centre, size, "nearest")[0] > 0
+
+
+def alter_image(
+    patch: Float[Tensor, "channels a b c"], config: AugmentConfig, *, rng: np.random.Generator
+) -> Float[Tensor, "channels a b c"]:
+    """Show a patch as another scanner would: bent contrast, bias field, thick slices, noise.
+
+    Parameters
+    ----------
+    patch : (channels, a, b, c) tensor
+        Normalised; 0 is background and stays so.
+    config : AugmentConfig
+        How strong each change is; with its defaults nothing changes.
+    rng : numpy.random.Generator
+        The same state gives the same changes.
+
+    Returns
+    -------
+    patch : (channels, a, b, c) tensor
+    """
+    inside = patch != 0
+    if config.gamma > 0:
+        bent = ((patch + _BEND_LOW) / _BEND_RANGE).clamp(min=0) ** float(np.exp(config.gamma * rng.standard_normal()))
+        patch = bent * _BEND_RANGE - _BEND_LOW
+    if config.bias > 0:
+        coarse = torch.from_numpy(config.bias * rng.standard_normal((1, 1, 4, 4, 4))).float()
+        field = functional.interpolate(coarse, size=patch.shape[1:], mode="trilinear", align_corners=True)[0]
+        patch = (patch + _BEND_LOW) * torch.exp(field) - _BEND_LOW
+    patch = torch.where(inside, patch, 0)
+    if rng.random() < config.thick_share:
+        patch = _thick_slices(patch, axis=int(rng.integers(1, 4)), thickness=rng.uniform(*config.thick))
+        inside = patch != 0
+    if config.noise > 0:
+        noise = torch.from_numpy(rng.standard_normal(patch.shape, dtype=np.float32))
+        patch = torch.where(inside, patch + config.noise * rng.random() * noise, 0)
+    return patch
+
+
+_BEND_LOW, _BEND_RANGE = 6.0, 12.0
+"""Normalised intensities from -6 to 6 are what an exponent bends between 0 and 1; fluid and air lie at the low end."""
+
+
+def _thick_slices(patch: Float[Tensor, "channels a b c"], *, axis: int, thickness: float) -> Tensor:
+    moved = patch.movedim(axis, -1)
+    n = moved.shape[-1]
+    slices = functional.adaptive_avg_pool1d(moved.reshape(-1, 1, n), max(round(n / thickness), 1))
+    between = functional.interpolate(slices, size=n, mode="linear", align_corners=False)
+    return between.reshape(moved.shape).movedim(-1, axis).contiguous()
 
 
 def _sample(

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lesionkit import gaussian_heatmap
-from lesionkit.augment import AugmentConfig, apply_to_mask, apply_transform, draw_transform
+from lesionkit.augment import AugmentConfig, alter_image, apply_to_mask, apply_transform, draw_transform
 from lesionkit.inference import predict_array, slide_window
-from lesionkit.model import ModelConfig, UNet
+from lesionkit.model import ModelConfig, UNet, fold, unfold
 from lesionkit.preprocessing import brain_mask, normalise, prepare
 from lesionkit.volume import Volume
 
@@ -27,6 +27,26 @@ def test_any_size_comes_out_as_it_went_in(size, activation):
         out = model(torch.randn(2, 2, *size))
     assert out.shape == (2, 1, *size)
     assert (out >= 0).all()
+
+
+@pytest.mark.parametrize("size", [(16, 16, 16), (17, 13, 9)])
+def test_a_stem_keeps_the_grid_and_halves_that_of_the_network(size):
+    torch.manual_seed(0)
+    config = ModelConfig(channels=2, levels=2, filters=4, stem=2)
+    model = UNet(config).eval()
+    seen = []
+    model.encoder[0].register_forward_hook(lambda _, inputs, __: seen.append(tuple(inputs[0].shape)))
+    with torch.inference_mode():
+        assert model(torch.randn(1, 2, *size)).shape == (1, 1, *size)
+    assert seen == [(1, 16, *(2 * int(np.ceil(n / 4)) for n in size))]
+
+
+def test_what_a_stem_folds_it_unfolds():
+    values = torch.arange(2 * 3 * 4 * 6 * 8, dtype=torch.float32).reshape(2, 3, 4, 6, 8)
+    folded = fold(values, 2)
+    assert folded.shape == (2, 24, 2, 3, 4)
+    assert folded[0, :8, 0, 0, 0].tolist() == values[0, 0, :2, :2, :2].flatten().tolist()  # the block of a voxel
+    assert torch.equal(unfold(folded, 2), values)
 
 
 def test_the_paper_s_network_predicts_almost_nothing_before_training():
@@ -45,6 +65,36 @@ def test_the_paper_s_network_predicts_almost_nothing_before_training():
 def test_wrong_model_settings_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         ModelConfig(**settings)
+
+
+CHANGES = {
+    "gamma": AugmentConfig(gamma=0.3),
+    "bias": AugmentConfig(bias=0.2),
+    "noise": AugmentConfig(noise=0.5),
+    "thick": AugmentConfig(thick_share=1.0, thick=(4.0, 4.0)),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_another_scanner_changes_the_image_but_not_its_background(name):
+    rng = np.random.default_rng(0)
+    patch = torch.from_numpy(rng.standard_normal((2, 16, 16, 16), dtype=np.float32))
+    patch[:, :8] = 0
+    one, two = (alter_image(patch, CHANGES[name], rng=np.random.default_rng(seed)) for seed in (3, 3))
+    assert torch.equal(one, two)
+    assert (one[:, 8:] != patch[:, 8:]).float().mean() > 0.9
+    assert (one[:, :4] == 0).all()
+    assert torch.equal(alter_image(patch, AugmentConfig(), rng=np.random.default_rng(3)), patch)
+
+
+def test_thick_slices_are_averages_along_one_axis():
+    ramp = torch.arange(16.0)[None, :, None, None].expand(1, 16, 16, 16) + 1
+    config = AugmentConfig(thick_share=1.0, thick=(4.0, 4.0))
+    seen = [alter_image(ramp, config, rng=np.random.default_rng(seed)) for seed in range(12)]
+    for patch in seen:
+        assert patch.mean() == pytest.approx(8.5, abs=0.01)  # nothing is lost
+    ends = sorted({round(patch[0, 0, 8, 8].item(), 3) for patch in seen})
+    assert ends == [1.0, 2.5]  # the mean of 1 to 4 where slices lie along the ramp; elsewhere nothing happens
 
 
 @given(st.integers(0, 2**32 - 1))

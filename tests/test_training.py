@@ -21,7 +21,7 @@ from lesionkit.checkpoints import Card, load_checkpoint, load_state, read_card, 
 from lesionkit.cli import main
 from lesionkit.evaluation import METHODS, evaluate_cohort, score_in_masks
 from lesionkit.inference import fast_bf16, predict
-from lesionkit.io import DataError, read_cohort, read_points, read_volume
+from lesionkit.io import DataError, case_layout, read_cohort, read_points, read_volume, write_volume
 from lesionkit.metrics import CasePoints, score_points
 from lesionkit.model import ModelConfig, UNet
 from lesionkit.pipeline import detect_lesions, write_result
@@ -179,8 +179,9 @@ def test_training_is_repeatable(cohort, tmp_path):
         assert torch.equal(a, b)
 
 
-def test_a_stopped_run_resumes_to_the_same_weights(cohort, tmp_path, monkeypatch):
-    config = replace(TINY, steps=8, validate_every=4)
+@pytest.mark.parametrize("average", [0.0, 0.5])
+def test_a_stopped_run_resumes_to_the_same_weights(average, cohort, tmp_path, monkeypatch):
+    config = replace(TINY, steps=8, validate_every=4, average=average)
     train(cohort, tmp_path / "whole", config, progress=False)
     draw = PatchDataset.__getitem__
 
@@ -201,6 +202,66 @@ def test_a_stopped_run_resumes_to_the_same_weights(cohort, tmp_path, monkeypatch
     for name, weight in whole["state_dict"].items():
         assert torch.equal(weight, parts["state_dict"][name]), name
     assert (tmp_path / "parts" / "history.csv").read_text() == (tmp_path / "whole" / "history.csv").read_text()
+
+
+def test_the_average_of_the_weights_is_what_is_kept(cohort, tmp_path):
+    config = replace(TINY, steps=4, validate_every=2, average=0.9)
+    kept = load_checkpoint(train(cohort, tmp_path, config, progress=False)).model.state_dict()
+    last = torch.load(tmp_path / "working" / "last.ckpt", weights_only=True)
+    name = "head.weight"
+    average, current = last["state_dict"][f"model.{name}"], last["current_model_state"][f"model.{name}"]
+    assert not torch.allclose(average, current, atol=1e-4)
+    best = torch.load(tmp_path / "working" / "best.ckpt", weights_only=True)["state_dict"][f"model.{name}"]
+    assert any(torch.allclose(kept[name], weight, atol=1e-3) for weight in (average, best))
+
+
+def test_data_sets_have_their_shares(cohort):
+    cases = [load_case(case) for case in cohort.split("train")]
+    cases = [replace(case, dataset="a" if n == 0 else "b") for n, case in enumerate(cases)]
+    config = replace(TINY, shares=(("a", 3.0), ("b", 1.0)))
+    numbers = [PatchDataset(cases, config, start=0, length=200)[n][3] for n in range(200)]
+    assert np.mean(np.array(numbers) == 0) == pytest.approx(0.75, abs=0.1)
+    equal = PatchDataset(cases, TINY, start=0, length=200)
+    assert np.mean([equal[n][3] == 0 for n in range(200)]) == pytest.approx(0.5, abs=0.1)  # where nothing is said
+    for shares in ((("a", 1.0),), (("a", 1.0), ("b", 1.0), ("c", 1.0))):
+        with pytest.raises(ValueError, match="shares must name the cohort's data sets"):
+            PatchDataset(cases, replace(TINY, shares=shares), start=0, length=1)
+
+
+def test_the_last_patches_lie_anywhere(cohort, monkeypatch):
+    cases = [load_case(case) for case in cohort.split("train")]
+    config = replace(TINY, steps=10, lesion_share=1.0, uniform_last=0.5)
+    dataset = PatchDataset(cases, config, start=0, length=config.steps * config.batch_size)
+    drawn = []
+    monkeypatch.setattr(dataset, "_brain_voxel", lambda number, rng: drawn.append(0) or np.array([10, 10, 10]))
+    for n in range(len(dataset)):
+        dataset[n]
+        assert len(drawn) == max(n + 1 - 5 * config.batch_size, 0)
+
+
+def test_confluent_lesions_are_left_out_of_points_and_loss(tmp_path):
+    image = np.zeros((32, 32, 32), np.float32)
+    image[2:30, 2:30, 2:30] = 100 + np.random.default_rng(0).standard_normal((28, 28, 28))
+    lesions = np.zeros(image.shape, np.uint8)
+    lesions[6:14, 6:14, 6:14] = 1  # 512 mm3
+    lesions[22:24, 22:24, 22:24] = 1
+    paths = case_layout(tmp_path, "sub-01", ("FLAIR",), split="train")
+    write_volume(paths.images[0], Volume(image, np.eye(4)))
+    write_volume(paths.mask, Volume(lesions, np.eye(4)))
+    case = replace(paths, points=None)
+    config = replace(
+        TINY, confluent_mm3=100.0, patch=(32, 32, 32), lesion_share=0.0, augment=AugmentConfig(intensity=0.0)
+    )
+    loaded = load_training_case(case, config)
+    assert loaded.points == pytest.approx(np.array([[22.5] * 3]))
+    assert loaded.ignored is not None
+    assert loaded.ignored[6:14, 6:14, 6:14].all()
+    assert not loaded.ignored[18:].any()
+    _, _, counts, _ = PatchDataset([loaded], config, start=0, length=1)[0]
+    plain = replace(loaded, ignored=None)
+    _, _, all_of_it, _ = PatchDataset([plain], config, start=0, length=1)[0]
+    assert 0 < (all_of_it & ~counts).sum() <= loaded.ignored.sum() * 1.5
+    assert load_training_case(case, replace(config, confluent_mm3=1000.0)).ignored is None
 
 
 def test_a_training_is_resumed_with_the_same_settings_and_patients_only(cohort, tmp_path):
@@ -345,8 +406,8 @@ def test_settings_of_a_preset_fit_together(name):
     with torch.device("meta"):
         output = UNet(config.model)(torch.empty(1, 1, *config.patch))
     assert output.shape == (1, 1, *config.patch)
-    assert not any(edge % 2 ** (config.model.levels - 1) for edge in config.patch)  # no voxel is padded
-    assert config.window == max(config.patch)
+    multiple = config.model.stem * 2 ** (config.model.levels - 1)
+    assert not any(edge % multiple for edge in (*config.patch, config.window))  # no voxel is padded
     assert config.steps % config.validate_every == 0
 
 
@@ -355,6 +416,8 @@ def test_a_preset_is_the_recipe_of_the_shipped_checkpoint(name):
     recipe = json.loads(json.dumps(asdict(TrainConfig.preset(name))))  # lists for tuples
     trained = read_card(name).training["config"]
     recipe["model"]["channels"] = trained["model"]["channels"]  # of the cohort
+    for part in ("model", "augment"):  # what was added since had no effect then, as its default
+        recipe[part] = {field: recipe[part][field] for field in trained[part]}
     assert {field: recipe[field] for field in trained} == trained
 
 
@@ -400,6 +463,14 @@ def test_wrong_training_settings_are_named():
         TrainConfig(label="blob")
     with pytest.raises(ValueError, match="placement must be one of mass, voxel"):
         TrainConfig(placement="edge")
+    with pytest.raises(ValueError, match="average must be"):
+        TrainConfig(average=1.0)
+    with pytest.raises(ValueError, match="uniform_last must be"):
+        TrainConfig(uniform_last=-0.1)
+    with pytest.raises(ValueError, match="confluent_mm3 must be positive"):
+        TrainConfig(confluent_mm3=0.0)
+    with pytest.raises(ValueError, match="shares must be positive"):
+        TrainConfig(shares=(("a", 0.0),))
     with pytest.raises(ValueError, match="jitter_mm must not be negative"):
         TrainConfig(jitter_mm=-1.0)
     with pytest.raises(ValueError, match="preset must be"):

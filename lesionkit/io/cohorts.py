@@ -38,6 +38,8 @@ class Case:
     """Table of lesion points, if there is one."""
     split: str
     """One of `SPLITS`."""
+    dataset: str = ""
+    """Where the patient comes from, in a cohort of several sources (column ``dataset`` of ``participants.tsv``)."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,7 @@ def read_cohort(folder: str | os.PathLike[str]) -> Cohort:
         if not channels:
             channels = _found_channels(folder, subject)
             layout = case_layout(folder, subject, channels, split=entries["split"])
-        cases[subject] = _existing(layout, folder)
+        cases[subject] = replace(_existing(layout, folder), dataset=entries.get("dataset", ""))
     return Cohort(folder, kind, channels, tuple(cases.values()), extra)
 
 

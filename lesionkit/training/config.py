@@ -61,6 +61,16 @@ class TrainConfig:
     """Largest norm of the gradient."""
     lesion_share: float = 0.7
     """Share of patches that hold a given lesion; the others lie anywhere in the brain."""
+    uniform_last: float = 0.0
+    """Share of the steps, at the end, in which all patches lie anywhere in the brain: a network that sees lesions more
+    often than there are some learns to expect them, and its alphas are too high."""
+    shares: tuple[tuple[str, float], ...] = ()
+    """Relative number of patches from each data set (column `dataset` of `participants.tsv`). Empty: each alike."""
+    confluent_mm3: float | None = None
+    """Lesions larger than this have no centre worth a point: where the case has a mask, they are left out of points and
+    loss in training. None: all are taken."""
+    average: float = 0.0
+    """Decay of a running average of the weights, which is what is validated and kept; 0: the weights themselves."""
     validate_every: int = 500
     """Steps between two validations."""
     patience: int = 0
@@ -96,6 +106,14 @@ class TrainConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         per_axis(self.sigma, 3)  # checks it
+        if not 0 <= self.average < 1:
+            raise ValueError(f"average must be in [0, 1), got {self.average}")
+        if not 0 <= self.uniform_last <= 1:
+            raise ValueError(f"uniform_last must be in [0, 1], got {self.uniform_last}")
+        if self.confluent_mm3 is not None and not self.confluent_mm3 > 0:
+            raise ValueError(f"confluent_mm3 must be positive, got {self.confluent_mm3}")
+        if any(not share > 0 for _, share in self.shares):
+            raise ValueError(f"shares must be positive, got {self.shares}")
         positive = ("radius", "decay", "positive_weight", "learning_rate", "gradient_clip", "max_distance_mm")
         for name in positive:
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
@@ -128,8 +146,13 @@ class TrainConfig:
             return cls(model=small, steps=8000, validate_every=1000, validation_cases=24, threshold_cases=120)
         if name == "flair":
             return cls(
-                model=replace(small, levels=3, activation="softplus"), steps=4000, sigma=1.5, patch=(24, 24, 24),
-                batch_size=16, window=24, validate_every=2000, validation_cases=6, threshold_cases=20,
+                model=ModelConfig(levels=4, stem=2, max_filters=192, dropout=0.05, activation="softplus"),
+                augment=AugmentConfig(
+                    rotation=15.0, scale=(0.8, 1.2), intensity=0.25, thick_share=0.35, bias=0.1, gamma=0.15, noise=0.3
+                ),
+                sigma=2.0, patch=(64, 64, 64), batch_size=1, steps=14_000, learning_rate=2e-3, gradient_clip=64.0,
+                lesion_share=0.6, uniform_last=0.15, confluent_mm3=5000.0, average=0.999,
+                window=96, validate_every=2000, validation_cases=6, threshold_cases=20,
             )  # fmt: skip
         if name == "paper":
             return cls(sigma=1.0, patch=(192, 192, 64), window=192, steps=20_000, learning_rate=1e-4)

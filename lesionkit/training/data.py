@@ -20,10 +20,11 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from scipy import ndimage
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lesionkit.augment import Transform, apply_to_mask, apply_transform, draw_transform
+from lesionkit.augment import Transform, alter_image, apply_to_mask, apply_transform, draw_transform
 from lesionkit.distance_maps import euclidean_map, geodesic_map
 from lesionkit.io import Case, Cohort, DataError, check_inside, check_same_grid, read_points, read_volume
 from lesionkit.io.arrays import ArrayFile
@@ -55,6 +56,9 @@ class LoadedCase:
     affine: Float[np.ndarray, "4 4"]
     lesions: Bool[Tensor, "i j k"] | None = None
     """The lesion mask, where it was asked for."""
+    ignored: Bool[Tensor, "i j k"] | None = None
+    """What is left out of the loss, if anything is."""
+    dataset: str = ""
 
 
 def load_case(case: Case, *, with_mask: bool = False) -> LoadedCase:
@@ -100,7 +104,7 @@ def load_case(case: Case, *, with_mask: bool = False) -> LoadedCase:
         points, points_mm, sizes = found.points, first.to_mm(found.points), found.sizes.astype(float)
     return LoadedCase(
         case.subject, case.split, torch.from_numpy(image).half(), mask, points, points_mm, sizes, first.spacing,
-        first.affine, torch.from_numpy(lesions) if with_mask and lesions is not None else None,
+        first.affine, torch.from_numpy(lesions) if with_mask and lesions is not None else None, dataset=case.dataset,
     )  # fmt: skip
 
 
@@ -110,7 +114,10 @@ def load_training_case(case: Case, config: TrainConfig) -> LoadedCase:
     The draw depends on the seed and on the patient's name alone.
     """
     wants_mask = config.label == "segmentation"
-    loaded = load_case(case, with_mask=wants_mask or config.placement == "voxel")
+    splits_off = config.confluent_mm3 is not None and case.mask is not None
+    loaded = load_case(case, with_mask=wants_mask or splits_off or config.placement == "voxel")
+    if config.confluent_mm3 is not None and loaded.lesions is not None and not wants_mask:
+        loaded = _without_confluent(loaded, config.confluent_mm3)
     rng = np.random.default_rng([config.seed, zlib.crc32(case.subject.encode())])
     points = loaded.points
     if config.placement == "voxel":
@@ -119,6 +126,22 @@ def load_training_case(case: Case, config: TrainConfig) -> LoadedCase:
     if config.jitter_mm > 0:
         points = jitter(points, config.jitter_mm, loaded.spacing, rng=rng)
     return replace(loaded, points=points, lesions=loaded.lesions if wants_mask else None)
+
+
+def _without_confluent(case: LoadedCase, largest_mm3: float) -> LoadedCase:
+    """Take the lesions above a size out of the points, and what lies in them or 2 voxels around out of the loss."""
+    assert case.lesions is not None
+    largest = largest_mm3 / float(np.prod(case.spacing))
+    found = points_from_mask(case.lesions.numpy())
+    giants = np.isin(found.labels, np.flatnonzero(found.sizes > largest) + 1)
+    if not giants.any():
+        return case
+    keep = ~(case.sizes > largest)  # a size that is not known is kept
+    return replace(
+        case, points=case.points[keep], points_mm=case.points_mm[keep], sizes=case.sizes[keep],
+        lesions=case.lesions & ~torch.from_numpy(giants),
+        ignored=torch.from_numpy(ndimage.binary_dilation(giants, iterations=2)),
+    )  # fmt: skip
 
 
 def on_disk(case: LoadedCase, folder: Path) -> LoadedCase:
@@ -149,6 +172,7 @@ class PatchDataset(Dataset[Sample]):
         self, cases: Sequence[LoadedCase], config: TrainConfig, *, start: int, length: int, every: int = 1
     ) -> None:
         self.cases, self.config, self.start, self.length, self.every = cases, config, start, length, every
+        self.groups = _groups(cases, config.shares)
         # Brain voxels up to the end of each plane: to draw one, a list of them all would take four times the image.
         self.planes = [np.cumsum(np.count_nonzero(case.mask[:], axis=(1, 2))) for case in cases]
 
@@ -159,11 +183,13 @@ class PatchDataset(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         """Draw sample `start + every * index`; the same every time."""
         config = self.config
-        rng = np.random.default_rng([config.seed, self.start + self.every * index])
-        number = int(rng.integers(len(self.cases)))
+        place = self.start + self.every * index
+        rng = np.random.default_rng([config.seed, place])
+        number = self._draw_case(rng)
         case = self.cases[number]
         size = np.array(config.patch)
-        if len(case.points) and rng.random() < config.lesion_share:
+        uniform = place // config.batch_size >= round(config.steps * (1 - config.uniform_last))
+        if len(case.points) and not uniform and rng.random() < config.lesion_share:
             centre = case.points[rng.integers(len(case.points))] + rng.uniform(-0.4, 0.4, 3) * size
         else:
             centre = self._brain_voxel(number, rng) + rng.uniform(-0.5, 0.5, 3)
@@ -171,7 +197,17 @@ class PatchDataset(Dataset[Sample]):
         transform = _in_mm(draw_transform(config.augment, case.image.shape[0], rng=rng), case.spacing)
         patch, points = apply_transform(case.image, case.points, transform, centre, config.patch)
         label = self._label(case, transform, centre, patch, points)
-        return patch, label[None], (patch[:1] != 0), number
+        patch = alter_image(patch, config.augment, rng=rng)
+        counts = patch[:1] != 0
+        if case.ignored is not None:
+            counts &= ~apply_to_mask(case.ignored, transform, centre, config.patch)
+        return patch, label[None], counts, number
+
+    def _draw_case(self, rng: np.random.Generator) -> int:
+        """Draw a data set by its share, and one of its patients."""
+        numbers, ends = self.groups
+        group = numbers[0] if len(numbers) == 1 else numbers[int(np.searchsorted(ends, rng.random(), side="right"))]
+        return int(group[rng.integers(len(group))])
 
     def _brain_voxel(self, number: int, rng: np.random.Generator) -> Int[np.ndarray, " 3"]:
         """Draw a voxel of the brain."""
@@ -203,6 +239,21 @@ class PatchDataset(Dataset[Sample]):
         else:
             label = gaussian_heatmap(points, config.patch, config.sigma, border="truncate") / np.float32(config.peak)
         return torch.from_numpy(label)
+
+
+def _groups(
+    cases: Sequence[LoadedCase], shares: Sequence[tuple[str, float]]
+) -> tuple[list[Int[np.ndarray, " n"]], Float[np.ndarray, " groups"]]:
+    """Return the numbers of each data set's cases, and the ends of their shares in [0, 1]."""
+    of = np.array([case.dataset for case in cases])
+    shares = shares or [(name, 1.0) for name in sorted(set(of))]
+    unknown = sorted(set(of) - {name for name, _ in shares})
+    numbers = [np.flatnonzero(of == name) for name, _ in shares]
+    missing = [name for (name, _), group in zip(shares, numbers, strict=True) if not len(group)]
+    if unknown or missing:
+        raise ValueError(f"shares must name the cohort's data sets; not named: {unknown}, without a patient: {missing}")
+    ends = np.cumsum([share for _, share in shares])
+    return numbers, ends / ends[-1]
 
 
 def _in_mm(transform: Transform, spacing: tuple[float, float, float]) -> Transform:

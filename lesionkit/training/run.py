@@ -17,7 +17,7 @@ from typing import Any, cast, get_args
 import lightning.pytorch as pl
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import Tensor
 
@@ -167,6 +167,8 @@ def _trainer(
     callbacks: list[pl.Callback] = [best, last, BackgroundWatch(), Filmstrip(folder / "filmstrip.png")]
     if config.patience:
         callbacks.append(EarlyStopping("val_f1", mode="max", patience=config.patience, check_on_train_epoch_end=False))
+    if config.average:
+        callbacks.append(EMAWeightAveraging(decay=config.average))
     if progress:
         callbacks.append(StepBar())
     loggers: list[Logger] = [CSVLogger(str(folder), name="log")]
@@ -175,7 +177,7 @@ def _trainer(
     accelerator = "auto" if torch.cuda.is_available() else "cpu"
     if precision is None:
         # On a CPU torch (2.13) takes the bfloat16 gradient of a convolution over 2 voxels an axis from unset memory.
-        deepest = min(config.patch) // 2 ** (config.model.levels - 1)
+        deepest = min(config.patch) // (config.model.stem * 2 ** (config.model.levels - 1))
         precision = "bf16-mixed" if accelerator == "auto" or (fast_bf16() and deepest > 2) else "32-true"
     return pl.Trainer(
         accelerator=accelerator,
