@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from lesionkit.calibration import Which, outcomes, reliability
 from lesionkit.checkpoints import load_checkpoint
 from lesionkit.io import read_volume
 from lesionkit.labels import points_from_mask
@@ -64,8 +65,16 @@ def scored(result: CaseResult, mask: Volume, subject: str, seconds: float) -> Sc
     hit_by = np.zeros(len(sizes))
     close = (to_lesion <= INSIDE) & (lesion > 0)
     np.maximum.at(hit_by, lesion[close] - 1, score[close])
-    case = CasePoints(predicted=points, score=score, true=centres, sizes=sizes, subject=subject)
+    unfitted = frame["alpha_window"].to_numpy(float) if "alpha_window" in frame else None
+    case = CasePoints(predicted=points, score=score, true=centres, sizes=sizes, subject=subject, unfitted=unfitted)
     return Scored(case, to_lesion, hit_by, seconds)
+
+
+def calibration_error(cases: list[CasePoints], which: Which) -> str:
+    """Expected calibration error of alpha as it is, in words for the table."""
+    if any(case.unfitted is None for case in cases):
+        return "-"
+    return f"{reliability(outcomes(cases, which=which)).ece:.2f}"
 
 
 def row(name: str, patients: list[Scored], threshold: float) -> str:
@@ -79,7 +88,7 @@ def row(name: str, patients: list[Scored], threshold: float) -> str:
     fields = [
         name, f"{at6.f1:.2f} ({best6:.2f})", f"{at10.f1:.2f} ({best10:.2f})", f"{at6.precision:.2f}",
         f"{at6.recall:.2f}", f"{np.mean(kept <= INSIDE):.2f}" if len(kept) else "-", f"{large.sum()} of {len(large)}",
-        f"{small.sum()} of {len(small)}", f"{np.mean([p.seconds for p in patients]):.1f}",
+        f"{small.sum()} of {len(small)}", calibration_error(cases, "fitted"), calibration_error(cases, "unfitted"), f"{np.mean([p.seconds for p in patients]):.1f}",
     ]  # fmt: skip
     return "| " + " | ".join(fields) + " |"
 
@@ -101,8 +110,11 @@ def main() -> None:
     threshold = network.card.threshold if arguments.threshold is None else arguments.threshold
     table = pd.read_csv(PATIENTS, sep="\t", dtype=str).drop_duplicates("folder")
     chosen = table[table["split"].isin(arguments.split.split(","))]
-    print("| patients | F1 at 6 mm (best) | at 10 mm (best) | precision | recall | inside | > 100 mm3 | others | s |")
-    print("|---" * 9 + "|")
+    print(
+        "| patients | F1 at 6 mm (best) | at 10 mm (best) | precision | recall | inside | > 100 mm3 | others "
+        "| ECE | ECE unfitted | s |"
+    )
+    print("|---" * 11 + "|")
     groups: dict[str, list[Scored]] = {}
     for patient in chosen.itertuples():
         folder = arguments.folder / str(patient.folder)
