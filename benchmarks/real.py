@@ -71,7 +71,7 @@ def scored(result: CaseResult, mask: Volume, subject: str, seconds: float) -> Sc
 
 
 def calibration_error(cases: list[CasePoints], which: Which) -> str:
-    """Expected calibration error of alpha as it is, in words for the table."""
+    """Expected calibration error of alpha as it comes, for the table."""
     if any(case.unfitted is None for case in cases):
         return "-"
     return f"{reliability(outcomes(cases, which=which)).ece:.2f}"
@@ -85,10 +85,11 @@ def row(name: str, patients: list[Scored], threshold: float) -> str:
     kept = np.concatenate([p.to_lesion[p.case.score >= threshold] for p in patients])
     large = np.concatenate([p.hit_by[p.case.sizes >= LARGE] >= threshold for p in patients])
     small = np.concatenate([p.hit_by[p.case.sizes < LARGE] >= threshold for p in patients])
+    errors = [calibration_error(cases, which) for which in ("fitted", "unfitted")]
     fields = [
         name, f"{at6.f1:.2f} ({best6:.2f})", f"{at10.f1:.2f} ({best10:.2f})", f"{at6.precision:.2f}",
         f"{at6.recall:.2f}", f"{np.mean(kept <= INSIDE):.2f}" if len(kept) else "-", f"{large.sum()} of {len(large)}",
-        f"{small.sum()} of {len(small)}", calibration_error(cases, "fitted"), calibration_error(cases, "unfitted"), f"{np.mean([p.seconds for p in patients]):.1f}",
+        f"{small.sum()} of {len(small)}", *errors, f"{np.mean([p.seconds for p in patients]):.1f}",
     ]  # fmt: skip
     return "| " + " | ".join(fields) + " |"
 

@@ -152,7 +152,7 @@ class TrainConfig:
                 ),
                 sigma=2.0, patch=(64, 64, 64), batch_size=1, steps=14_000, learning_rate=2e-3, gradient_clip=64.0,
                 lesion_share=0.6, uniform_last=0.15, confluent_mm3=5000.0, average=0.999,
-                window=96, validate_every=2500, validation_cases=6, threshold_cases=20,
+                window=64, validate_every=2500, validation_cases=6, threshold_cases=20,
             )  # fmt: skip
         if name == "paper":
             return cls(sigma=1.0, patch=(192, 192, 64), window=192, steps=20_000, learning_rate=1e-4)
