@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lesionkit._lazy import load_on_use
+from lazy_loader import attach
 
 if TYPE_CHECKING:
     from lesionkit.widgets.explorer import ExplorerWidget, compare_sigmas, explore
@@ -18,12 +18,11 @@ if TYPE_CHECKING:
 
 __all__ = ["ExplorerWidget", "Lesson", "compare_sigmas", "explore", "export_page"]
 
-_HOME = {
-    "ExplorerWidget": "explorer",
-    "Lesson": "lesson",
-    "compare_sigmas": "explorer",
-    "explore": "explorer",
-    "export_page": "page",
-}
-
-__getattr__, __dir__ = load_on_use(__name__, _HOME)
+__getattr__, __dir__, _ = attach(
+    __name__,
+    submod_attrs={
+        "explorer": ["ExplorerWidget", "compare_sigmas", "explore"],
+        "lesson": ["Lesson"],
+        "page": ["export_page"],
+    },
+)
