@@ -6,24 +6,31 @@ In: a `Volume` of any contrast, stripped or not. Out: masks on its grid, and the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Float, Shaped
 from scipy import ndimage
 
-from lesionkit.volume import Volume
+from lesionkit.volume import Volume, resample, resample_to
+
+if TYPE_CHECKING:
+    from lesionkit.brain_network import BrainNetwork
 
 LITRES = (0.8, 2.0)
 """Brains outside this range are said to look wrong: few adults have one."""
 
+SPACING = 4.0
+"""Voxel edges of the network that finds brains in heads, mm."""
 _FLAT = 0.005
 """Share of voxels that are exactly like their neighbours from which on a constant counts as the background: hardly any
 tissue is flat, not even in 8 bits."""
 _RING = 0.95
 """Share of the outermost voxels below half of what is beside them from which on resampling has made them: at a cut edge
 it is nearly all, at the dark border of a stripped brain 0.4 to 0.9."""
-_STRIPPED = 0.8
-"""Share of what is not background that is brain, from which on all of it is: a head is at most two thirds brain."""
+_LARGEST = 2.1
+"""Litres of the largest brain (of one that a template has scaled up); what is larger, and not background, is a head."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,14 +132,18 @@ def find_brain(
 
     Notes
     -----
-    A constant background is known by being flat, a noisy one by being dark and even at the border of the image.
+    A constant background is known by being flat, a noisy one by being dark and even at the border of the image. What
+    is left is all brain if it is no larger than a brain can be; in a head a small network looks for it.
     """
     found = _foreground(image.data)
     body = np.ones(image.shape, bool) if found is None else found.mask
-    brain = _brain_within(image, body) if given is None else given
-    if not (brain & body).any() or (brain & body).sum() >= _STRIPPED * body.sum():
-        return (body if given is None else given), body
-    if found is None:
+    is_head = litres(body, image) > _LARGEST
+    if given is None:
+        brain = _brain_within(image, body) if is_head else body
+        brain = brain if brain.any() else body
+    else:
+        brain = given
+    if found is None or not is_head or not (brain & body).any():
         return brain, body
     height = (image.data - found.level) * np.sign(np.median(image.data[brain]) - found.level)
     head = _body(brain | (height > max(4 * found.noise, 0.1 * float(np.median(height[brain])))))
@@ -153,9 +164,31 @@ def brain_note(mask: Bool[np.ndarray, "i j k"], image: Volume) -> str:
     return f"brain of {volume:.2f} litres{wrong}"
 
 
+def network_input(image: Volume, body: Bool[np.ndarray, "i j k"]) -> tuple[Float[np.ndarray, "2 a b c"], Volume]:
+    """Return what the network sees of an image, intensities and foreground, and the grid that it sees them on."""
+    part = resample(image.with_data(body.astype(np.float32)), SPACING)
+    small = resample(image.with_data(np.where(body, image.data, 0).astype(np.float32)), SPACING).data
+    inside = part.data > 0.5
+    data = small / np.maximum(part.data, 0.25)  # at the border of a body its own values, whatever the background was
+    low, middle, high = np.percentile(data[inside], (25, 50, 75)) if inside.any() else (0.0, 0.0, 0.0)
+    data = np.clip((data - middle) / max((high - low) / 1.349, 1e-6), -5, 5)
+    return np.stack([data * inside, inside]).astype(np.float32), part
+
+
+@cache
+def _network() -> BrainNetwork:
+    from lesionkit.brain_network import load_brain_network  # torch takes a second to load
+
+    return load_brain_network()
+
+
 def _brain_within(image: Volume, body: Bool[np.ndarray, "i j k"]) -> Bool[np.ndarray, "i j k"]:
-    """Return the brain in a head."""
-    if litres(body, image) < 2.2:
-        return body
-    inside = ndimage.distance_transform_edt(body, sampling=image.spacing)
-    return np.asarray(inside > 12)
+    """Return the brain in a head; empty if none is seen."""
+    import torch
+
+    seen, grid = network_input(image, body)
+    with torch.inference_mode():
+        likely = torch.sigmoid(_network()(torch.from_numpy(seen[None])))[0, 0].numpy()
+    brain = resample_to(grid.with_data(likely), image.shape, image.affine).data > 0.5
+    found = _body(brain & body)
+    return brain if found is None else found
