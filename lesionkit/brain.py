@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,11 +17,12 @@ from scipy import ndimage
 from lesionkit.volume import Volume, resample, resample_to
 
 if TYPE_CHECKING:
-    from lesionkit.brain_network import BrainNetwork
+    from lesionkit.model import UNet
 
 LITRES = (0.8, 2.0)
 """Brains outside this range are said to look wrong: few adults have one."""
 
+WEIGHTS = Path(__file__).parent / "data" / "brain.safetensors"
 SPACING = 4.0
 """Voxel edges of the network that finds brains in heads, mm."""
 _FLAT = 0.005
@@ -175,11 +177,22 @@ def network_input(image: Volume, body: Bool[np.ndarray, "i j k"]) -> tuple[Float
     return np.stack([data * inside, inside]).astype(np.float32), part
 
 
-@cache
-def _network() -> BrainNetwork:
-    from lesionkit.brain_network import load_brain_network  # torch takes a second to load
+def brain_network(path: Path | None = WEIGHTS) -> UNet:
+    """Return the network that tells brains from heads: from `network_input` to logits, by `UNet.values`.
 
-    return load_brain_network()
+    Without a path it is untrained.
+    """
+    from safetensors.torch import load_file  # torch takes a second to load
+
+    from lesionkit.model import ModelConfig, UNet
+
+    model = UNet(ModelConfig(channels=2, stem=2, levels=3, filters=20, max_filters=32, dropout=0.0))
+    if path is not None:
+        model.load_state_dict({name: weight.float() for name, weight in load_file(path).items()})
+    return model.eval()
+
+
+_network = cache(brain_network)
 
 
 def _brain_within(image: Volume, body: Bool[np.ndarray, "i j k"]) -> Bool[np.ndarray, "i j k"]:
@@ -188,7 +201,7 @@ def _brain_within(image: Volume, body: Bool[np.ndarray, "i j k"]) -> Bool[np.nda
 
     seen, grid = network_input(image, body)
     with torch.inference_mode():
-        likely = torch.sigmoid(_network()(torch.from_numpy(seen[None])))[0, 0].numpy()
+        likely = torch.sigmoid(_network().values(torch.from_numpy(seen[None])))[0, 0].numpy()
     brain = resample_to(grid.with_data(likely), image.shape, image.affine).data > 0.5
     found = _body(brain & body)
     return brain if found is None else found

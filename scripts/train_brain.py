@@ -18,8 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional
 
-from lesionkit.brain import SPACING, find_brain, network_input
-from lesionkit.brain_network import BrainNetwork, load_brain_network
+from lesionkit.brain import SPACING, brain_network, find_brain, network_input
 from lesionkit.io import atomic_path, read_volume
 from lesionkit.volume import resample
 
@@ -167,7 +166,7 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--without", default="")
     parser.add_argument("--steps", type=int, default=900)
-    parser.add_argument("--start", type=Path, help="weights to go on from")
+    parser.add_argument("--start", type=Path, help="weights to go on from; none by default")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     left_out = options.without.split(",")
@@ -175,7 +174,7 @@ def main() -> None:
     share = np.array([3.0 if one.whole and not one.name.startswith("patient") else 1.0 for one in everything])
     rng = np.random.default_rng(options.seed)
     torch.manual_seed(options.seed)
-    model = (BrainNetwork() if options.start is None else load_brain_network(options.start)).train()
+    model = brain_network(options.start).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 6e-3, total_steps=options.steps, pct_start=0.15)
     begin, losses = time.perf_counter(), []
@@ -183,7 +182,7 @@ def main() -> None:
         chosen = rng.choice(len(everything), 2, p=share / share.sum())
         inputs, targets = zip(*(draw(everything[n], rng) for n in chosen), strict=True)
         batch, target = torch.stack(inputs), torch.stack(targets)[:, None]
-        values = model(batch)
+        values = model.values(batch)
         body = batch[:, 1:]
         overlap = (torch.sigmoid(values) * target * body).sum((1, 2, 3, 4))
         whole = ((torch.sigmoid(values) + target) * body).sum((1, 2, 3, 4))
