@@ -21,7 +21,9 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from jaxtyping import Bool
 
     from lesionkit.checkpoints import Checkpoint
     from lesionkit.importing import ImportRow
@@ -136,6 +138,9 @@ ShownImages = Annotated[
 ]
 HeatmapOption = Annotated[Path | None, typer.Option(help="Heatmap predicted before (NIfTI, the image's grid).")]
 TruthOption = Annotated[Path | None, typer.Option(help="True points (TSV, x y z in mm RAS+) of the one case.")]
+MaskOption = Annotated[
+    Path | None, typer.Option(help="Brain mask of the one case (NIfTI); else a BIDS mask beside the image, or found.")
+]
 CheckpointOption = Annotated[str, typer.Option("--checkpoint", "-c", help="`gad`, `flair`, or a .safetensors file.")]
 
 
@@ -400,6 +405,7 @@ def predict(
     ],
     output: Output,
     checkpoint: CheckpointOption = "flair",
+    mask: MaskOption = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
 ) -> None:
     """Predict heatmaps only: `<name>_heatmap.nii.gz` in the space of the image."""
@@ -407,8 +413,10 @@ def predict(
     from lesionkit.io import write_volume
 
     network = load_checkpoint(checkpoint)
-    for name, paths in _cases(images, network):
-        result = _detect_with_progress(network, _read_images(paths), name, device=device)
+    for name, paths in _cases(images, network, mask):
+        images_read = _read_images(paths)
+        brain = _brain(paths[0], images_read[0], mask)
+        result = _detect_with_progress(network, images_read, name, mask=brain, device=device)
         path = output / f"{name}_heatmap.nii.gz"
         write_volume(path, result.heatmap_as_given())
         console.print(f"{path}", highlight=False)
@@ -428,6 +436,7 @@ def detect(
         Path | None, typer.Option(help="True points (TSV, x y z in mm RAS+) of the one case: scores are printed.")
     ] = None,
     max_distance: Annotated[float, typer.Option(min=0, help="Gate of the matching with the truth, mm.")] = 6.0,
+    mask: MaskOption = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
 ) -> None:
     """Find the lesions of images: heatmap (NIfTI), lesions (TSV) and an interactive report (HTML) for each case."""
@@ -435,7 +444,7 @@ def detect(
     from lesionkit.io import check_inside, read_points
 
     network = load_checkpoint(checkpoint)
-    cases = _cases(images, network)
+    cases = _cases(images, network, mask)
     if truth is not None and len(cases) > 1:
         raise ValueError(f"--truth goes with one case, got {len(cases)}; use `lesionkit evaluate` for a cohort")
     points = None if truth is None else read_points(truth)
@@ -443,7 +452,8 @@ def detect(
         images_read = _read_images(paths)
         if truth is not None and points is not None:
             check_inside(truth, points, images_read[0])
-        result = _detect_with_progress(network, images_read, name, threshold=threshold, device=device)
+        brain = _brain(paths[0], images_read[0], mask)
+        result = _detect_with_progress(network, images_read, name, mask=brain, threshold=threshold, device=device)
         _print_lesions(result, points, max_distance)
         _write(result, output, name, points, max_distance)
 
@@ -456,6 +466,7 @@ def longitudinal(
     threshold: Annotated[float | None, typer.Option(min=0, help="Smallest alpha of a new lesion.")] = None,
     sigma_mm: Annotated[float | None, typer.Option(help="Width of a new lesion in the map, mm.")] = None,
     truth: Annotated[Path | None, typer.Option(help="True new lesions (TSV): scores are printed.")] = None,
+    mask: MaskOption = None,
 ) -> None:
     """Find new lesions between two visits: heatmap, table and report in the space of the second."""
     from dataclasses import replace
@@ -470,8 +481,9 @@ def longitudinal(
     points = None if truth is None else read_points(truth)
     if truth is not None and points is not None:
         check_inside(truth, points, second)
+    brain = _brain(after, second, mask)
     with _about(before):
-        result = read_two_visits(first, second, config)
+        result = read_two_visits(first, second, config, mask=brain)
     _print_lesions(result, points)
     _write(result, output, f"{after.name.removesuffix('.gz').removesuffix('.nii')}_new", points)
 
@@ -685,7 +697,7 @@ def convert(
     console.print(f"{target}: {len(found.frame)} points, from {found.format}", markup=False, soft_wrap=True)
 
 
-def _cases(images: Sequence[Path], network: Checkpoint) -> list[tuple[str, tuple[Path, ...]]]:
+def _cases(images: Sequence[Path], network: Checkpoint, mask: Path | None = None) -> list[tuple[str, tuple[Path, ...]]]:
     """Group image paths into cases, and name each after its first image."""
     channels = network.card.channels
     if len(images) % len(channels):
@@ -694,6 +706,8 @@ def _cases(images: Sequence[Path], network: Checkpoint) -> list[tuple[str, tuple
             f"got {len(images)}"
         )
     groups = [tuple(images[i : i + len(channels)]) for i in range(0, len(images), len(channels))]
+    if mask is not None and len(groups) > 1:
+        raise ValueError(f"--mask goes with one case, got {len(groups)}; run them one at a time")
     names = [group[0].name.removesuffix(".gz").removesuffix(".nii") for group in groups]
     for name in names:
         if names.count(name) > 1:
@@ -707,16 +721,32 @@ def _read_images(paths: Sequence[Path]) -> list[Volume]:
     return read_images(paths)
 
 
+def _brain(path: Path, image: Volume, given: Path | None) -> Bool[np.ndarray, "i j k"]:
+    """Return the brain of a case, and say how large it is."""
+    from lesionkit.pipeline import read_brain
+
+    mask, note = read_brain(path, image, given)
+    console.print(f"{path.name}: {note}", markup=False, highlight=False, soft_wrap=True)
+    return mask
+
+
 def _detect_with_progress(
-    network: Checkpoint, images: Sequence[Volume], name: str, *, threshold: float | None = None, device: str = "cpu"
+    network: Checkpoint,
+    images: Sequence[Volume],
+    name: str,
+    *,
+    mask: Bool[np.ndarray, "i j k"] | None = None,
+    threshold: float | None = None,
+    device: str = "cpu",
 ) -> CaseResult:
     from lesionkit.pipeline import detect_lesions
 
     with _progress() as bar:
         task = bar.add_task(name, total=1.0)
         return detect_lesions(
-            network, images, threshold=threshold, device=device, progress=lambda part: bar.update(task, completed=part)
-        )
+            network, images, mask=mask, threshold=threshold, device=device,
+            progress=lambda part: bar.update(task, completed=part),
+        )  # fmt: skip
 
 
 def _write(result: CaseResult, output: Path, name: str, truth: pd.DataFrame | None, max_distance: float = 6.0) -> None:

@@ -19,7 +19,7 @@ from lesionkit.checkpoints import Card, Checkpoint
 from lesionkit.detection import fit_config
 from lesionkit.model import UNet
 from lesionkit.preprocessing import prepare
-from lesionkit.volume import Volume, resample
+from lesionkit.volume import Volume, resample, resample_to
 
 __all__ = ["at_spacing", "fast_bf16", "fit_config", "predict", "predict_array"]
 
@@ -38,6 +38,7 @@ def predict(
     checkpoint: Checkpoint,
     images: Sequence[Volume],
     *,
+    mask: Bool[np.ndarray, "i j k"] | None = None,
     device: str = "cpu",
     progress: Callable[[float], None] | None = None,
 ) -> Volume:
@@ -49,6 +50,8 @@ def predict(
         The network; its card says which images it wants.
     images : sequence of Volume
         One volume a channel, in the card's order, on one grid, in any intensity units.
+    mask : (i, j, k) array of bool, optional
+        The brain, where it is known; found in the first image by default.
     device : str
         A torch device.
     progress : callable, optional
@@ -71,7 +74,9 @@ def predict(
             f"got {len(images)}"
         )
     on_grid = at_spacing(images, card)
-    data, mask = prepare(on_grid)
+    if mask is not None and not on_grid[0].same_grid(images[0]):
+        mask = resample_to(images[0].with_data(mask), on_grid[0].shape, on_grid[0].affine, order=0).data
+    data, mask = prepare(on_grid, mask)
     heatmap = predict_array(
         checkpoint.model, torch.from_numpy(data), mask, window=card.window, device=device, progress=progress
     )

@@ -59,7 +59,13 @@ def sigma_per_axis(image: Volume, sigma_mm: float) -> tuple[float, float, float]
     return i, j, k
 
 
-def change_map(before: Volume, after: Volume, config: LongitudinalConfig | None = None) -> Volume:
+def change_map(
+    before: Volume,
+    after: Volume,
+    config: LongitudinalConfig | None = None,
+    *,
+    mask: Bool[np.ndarray, "i j k"] | None = None,
+) -> Volume:
     """Say of every place how much brighter it has become, where a new lesion may be.
 
     Parameters
@@ -68,6 +74,8 @@ def change_map(before: Volume, after: Volume, config: LongitudinalConfig | None 
         FLAIR of the first and the second visit, registered; the first is resampled onto the grid of the second.
     config : LongitudinalConfig, optional
         Settings.
+    mask : (i, j, k) array of bool, optional
+        The brain of the second visit, where it is known.
 
     Returns
     -------
@@ -88,7 +96,7 @@ def change_map(before: Volume, after: Volume, config: LongitudinalConfig | None 
     config = config or LongitudinalConfig()
     for image in (before, after):
         check_image(image)
-    mask = brain_mask(after)
+    mask = brain_mask(after) if mask is None else mask
     moved = before if before.same_grid(after) else resample_to(before, after.shape, after.affine)
     shared = mask & (moved.data != 0)
     if shared.sum() < 0.5 * mask.sum():
@@ -107,7 +115,13 @@ def change_map(before: Volume, after: Volume, config: LongitudinalConfig | None 
     return after.with_data(np.where(inner & bright, score, 0).astype(np.float32))
 
 
-def new_lesion_heatmap(before: Volume, after: Volume, config: LongitudinalConfig | None = None) -> Volume:
+def new_lesion_heatmap(
+    before: Volume,
+    after: Volume,
+    config: LongitudinalConfig | None = None,
+    *,
+    mask: Bool[np.ndarray, "i j k"] | None = None,
+) -> Volume:
     """Render what is new at the second visit.
 
     Parameters
@@ -116,6 +130,8 @@ def new_lesion_heatmap(before: Volume, after: Volume, config: LongitudinalConfig
         As for `change_map`.
     config : LongitudinalConfig, optional
         Settings.
+    mask : (i, j, k) array of bool, optional
+        The brain of the second visit, where it is known.
 
     Returns
     -------
@@ -133,7 +149,7 @@ def new_lesion_heatmap(before: Volume, after: Volume, config: LongitudinalConfig
     patients is in ``docs/longitudinal.md``: what rises above the noise of two visits, as few small lesions do.
     """
     config = config or LongitudinalConfig()
-    score = change_map(before, after, config).data / config.certain
+    score = change_map(before, after, config, mask=mask).data / config.certain
     width = sigma_per_axis(after, config.sigma_mm)
     reach = np.maximum(np.rint(np.array(width) * 3).astype(int), 1)  # one lesion, one maximum
     grid = np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij")
@@ -143,7 +159,13 @@ def new_lesion_heatmap(before: Volume, after: Volume, config: LongitudinalConfig
     return after.with_data(gaussian_heatmap(peaks, after.shape, width, weights=weights))
 
 
-def read_two_visits(before: Volume, after: Volume, config: LongitudinalConfig | None = None) -> CaseResult:
+def read_two_visits(
+    before: Volume,
+    after: Volume,
+    config: LongitudinalConfig | None = None,
+    *,
+    mask: Bool[np.ndarray, "i j k"] | None = None,
+) -> CaseResult:
     """Find the new lesions of a patient.
 
     Parameters
@@ -152,6 +174,8 @@ def read_two_visits(before: Volume, after: Volume, config: LongitudinalConfig | 
         As for `new_lesion_heatmap`.
     config : LongitudinalConfig, optional
         Settings.
+    mask : (i, j, k) array of bool, optional
+        The brain of the second visit, where it is known.
 
     Returns
     -------
@@ -164,7 +188,7 @@ def read_two_visits(before: Volume, after: Volume, config: LongitudinalConfig | 
         As `new_lesion_heatmap` does.
     """
     config = config or LongitudinalConfig()
-    heatmap = new_lesion_heatmap(before, after, config)
+    heatmap = new_lesion_heatmap(before, after, config, mask=mask)
     fit = FitConfig(sigma=sigma_per_axis(after, config.sigma_mm), min_alpha=0.1, max_lesions=200, patience=20)
     return CaseResult(
         source=after,

@@ -12,14 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool
 
+from lesionkit.brain import brain_note
 from lesionkit.checkpoints import Checkpoint
 from lesionkit.components import ComponentConfig, Components, detect_components
 from lesionkit.detection import Detections, detect
 from lesionkit.inference import at_spacing, fit_config, predict
 from lesionkit.io import DataError, atomic_path, check_same_grid, read_volume, write_points, write_volume
 from lesionkit.metrics import CasePoints
-from lesionkit.preprocessing import check_image
+from lesionkit.preprocessing import brain_mask, check_image
 from lesionkit.report import render_report
 from lesionkit.volume import Volume, resample_to
 
@@ -105,10 +107,44 @@ def read_images(paths: Sequence[str | Path]) -> list[Volume]:
     return volumes
 
 
+def read_brain(path: Path, image: Volume, given: Path | None = None) -> tuple[Bool[np.ndarray, "i j k"], str]:
+    """Return the brain of an image, and in words where it is from and how large it is.
+
+    Parameters
+    ----------
+    path : Path
+        The file of the image; a BIDS mask of the brain beside it is taken.
+    image : Volume
+        Its content.
+    given : Path, optional
+        File of a mask instead; resampled if it is on another grid.
+
+    Raises
+    ------
+    DataError
+        If the mask cannot be read or has nothing where the image is.
+    """
+    stem = path.name.removesuffix(".gz").removesuffix(".nii")
+    base = stem.rpartition("_")[0] or stem
+    beside = (path.with_name(f"{n}_mask{e}") for n in (f"{base}_desc-brain", base) for e in (".nii.gz", ".nii"))
+    source = given or next((file for file in beside if file.is_file() and file != path), None)
+    if source is None:
+        mask, how = brain_mask(image), "found in the image"
+    else:
+        drawn = read_volume(source)
+        if not drawn.same_grid(image):
+            drawn = resample_to(drawn, image.shape, image.affine, order=0)
+        mask, how = drawn.data > 0, f"mask {source}"
+        if not mask.any():
+            raise DataError(f"{source}: has no brain in the field of view of {path}; a mask of it is wanted")
+    return mask, f"{brain_note(mask, image)} ({how})"
+
+
 def detect_lesions(
     checkpoint: Checkpoint,
     images: Sequence[Volume],
     *,
+    mask: Bool[np.ndarray, "i j k"] | None = None,
     threshold: float | None = None,
     device: str = "cpu",
     progress: Callable[[float], None] | None = None,
@@ -121,6 +157,8 @@ def detect_lesions(
         The network; its card gives sigma and the threshold.
     images : sequence of Volume
         One volume a channel, in the card's order.
+    mask : (i, j, k) array of bool, optional
+        The brain, where it is known.
     threshold : float, optional
         Smallest alpha of a lesion, or tau of connected components, instead of the card's.
     device : str
@@ -140,7 +178,7 @@ def detect_lesions(
     card = checkpoint.card
     if threshold is not None and not threshold >= 0:
         raise ValueError(f"threshold must be 0 or more, got {threshold}")
-    heatmap = predict(checkpoint, images, device=device, progress=progress)
+    heatmap = predict(checkpoint, images, mask=mask, device=device, progress=progress)
     threshold = card.threshold if threshold is None else threshold
     detections: Detections | Components
     if card.label == "heatmap":

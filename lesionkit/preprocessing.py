@@ -1,6 +1,6 @@
 """Images as a network wants them: brain mask and robust normalisation.
 
-In: the volumes of a case. Out: a mask and arrays of zero median and unit spread inside it, 0 outside.
+In: the volumes of a case. Out: the brain's mask, and arrays of zero median and unit spread in it, 0 outside the head.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy import ndimage
 
+from lesionkit.brain import find_brain
 from lesionkit.volume import Volume
 
 PREPROCESSING = (
     "each image, inside the brain mask of the first: less its median, over its interquartile range / 1.349, cut at "
-    "+-12; 0 outside"
+    "+-12; 0 outside the head"
 )
 """What `prepare` does, in words, for the card of a checkpoint."""
 
@@ -41,51 +41,45 @@ def check_image(image: Volume) -> None:
 
 
 def brain_mask(image: Volume) -> Bool[np.ndarray, "i j k"]:
-    """Return the brain: what is not 0 in a skull-stripped image, a rough threshold mask in any other.
+    """Return the brain: the whole of a stripped image but its background, the brain in a head.
 
     Parameters
     ----------
     image : Volume
-        Intensities; in a skull-stripped image the outside is exactly 0 (at least 10 % of the voxels).
+        Intensities of any contrast. The background may be constant, whatever its value, or noisy; there may be none.
 
     Returns
     -------
     mask : (i, j, k) array of bool
-        The largest connected part, holes filled.
+        One connected part, holes filled.
 
     Raises
     ------
     ValueError
         If the image is constant or its axes are not at right angles.
-
-    Notes
-    -----
-    Without skull stripping the mask is the head above Otsu's threshold, eroded by about 8 mm: good enough to normalise
-    intensities, but detections in the scalp are then possible. Skull-strip first where you can.
     """
     check_image(image)
-    data = image.data
-    if np.mean(data == 0) >= 0.1:
-        mask = data != 0
-    else:
-        counts, edges = np.histogram(data, 256)
-        centres = (edges[:-1] + edges[1:]) / 2
-        below, total = np.cumsum(counts), np.cumsum(counts * centres)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            between = (total[-1] * below / below[-1] - total) ** 2 / (below * (below[-1] - below))
-        head = ndimage.binary_fill_holes(data > centres[np.nanargmax(between)])
-        inside = ndimage.distance_transform_edt(head, sampling=image.spacing)
-        mask = inside > 8
-    labels, n = ndimage.label(mask)
-    if n > 1:
-        mask = labels == np.bincount(labels.ravel())[1:].argmax() + 1
-    return np.asarray(ndimage.binary_fill_holes(mask))
+    return find_brain(image)[0]
 
 
-def normalise(data: Float[np.ndarray, "i j k"], mask: Bool[np.ndarray, "i j k"]) -> Float[np.ndarray, "i j k"]:
+def head_mask(image: Volume) -> Bool[np.ndarray, "i j k"]:
+    """Return what is not background: a stripped brain, or a head with its holes filled.
+
+    Parameters and errors are those of `brain_mask`.
+    """
+    check_image(image)
+    return find_brain(image)[1]
+
+
+def normalise(
+    data: Float[np.ndarray, "i j k"],
+    mask: Bool[np.ndarray, "i j k"],
+    within: Bool[np.ndarray, "i j k"] | None = None,
+) -> Float[np.ndarray, "i j k"]:
     """Subtract the median and divide by the spread (interquartile range / 1.349) inside the mask; 0 outside.
 
-    Robust numbers, because lesions and vessels must not set the scale. Values are clipped to +-12.
+    Robust numbers, because lesions and vessels must not set the scale. Values are clipped to +-12, and kept in all of
+    `within` where it is given.
     """
     values = data[mask]
     if values.size == 0:
@@ -94,21 +88,40 @@ def normalise(data: Float[np.ndarray, "i j k"], mask: Bool[np.ndarray, "i j k"])
     spread = (high - low) / 1.349
     if spread <= 0:
         spread = float(values.std()) or 1.0
-    return np.where(mask, np.clip((data - middle) / spread, -12, 12), 0).astype(np.float32)
+    kept = mask if within is None else within
+    return np.where(kept, np.clip((data - middle) / spread, -12, 12), 0).astype(np.float32)
 
 
-def prepare(images: Sequence[Volume]) -> tuple[Float[np.ndarray, "channels i j k"], Bool[np.ndarray, "i j k"]]:
+def prepare(
+    images: Sequence[Volume], mask: Bool[np.ndarray, "i j k"] | None = None
+) -> tuple[Float[np.ndarray, "channels i j k"], Bool[np.ndarray, "i j k"]]:
     """Return the network's input, one normalised channel an image, and the brain mask of the first image.
+
+    Parameters
+    ----------
+    images : sequence of Volume
+        The channels, on one grid.
+    mask : (i, j, k) array of bool, optional
+        The brain, where it is known; `brain_mask` of the first image by default.
+
+    Returns
+    -------
+    data : (channels, i, j, k) array of float32
+        Normalised inside the brain; a skull keeps its values, and the background is 0.
+    mask : (i, j, k) array of bool
+        The brain.
 
     Raises
     ------
     ValueError
-        If the images are not on one grid, or one of them is constant.
+        If the images are not on one grid, one of them is constant, or the mask is empty or of another shape.
     """
     first = images[0]
-    for number, image in enumerate(images[1:], start=2):
+    for number, image in enumerate(images, start=1):
         check_image(image)
         if not image.same_grid(first):
             raise ValueError(f"image {number} is not on the grid of image 1: {image!r} and {first!r}")
-    mask = brain_mask(first)
-    return np.stack([normalise(image.data, mask) for image in images]), mask
+    if mask is not None and mask.shape != first.shape:
+        raise ValueError(f"mask has shape {mask.shape}; that of the images, {first.shape}, is wanted")
+    brain, head = find_brain(first, mask)
+    return np.stack([normalise(image.data, brain, head) for image in images]), brain

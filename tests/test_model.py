@@ -12,7 +12,7 @@ from lesionkit import gaussian_heatmap
 from lesionkit.augment import AugmentConfig, alter_image, apply_to_mask, apply_transform, draw_transform
 from lesionkit.inference import predict_array, slide_window
 from lesionkit.model import ModelConfig, UNet, fold, unfold
-from lesionkit.preprocessing import brain_mask, normalise, prepare
+from lesionkit.preprocessing import normalise, prepare
 from lesionkit.volume import Volume
 
 TINY = ModelConfig(channels=2, levels=3, filters=4, max_filters=8)
@@ -184,25 +184,6 @@ def test_small_windows_together_give_what_they_give_one_by_one():
     assert min(sizes) < 7  # the last ones
     alone = slide_window(model, image, mask, batch=1, window=8)
     np.testing.assert_allclose(several, alone, rtol=0.02, atol=0.02 * alone.max())  # bfloat16
-
-
-def test_brain_mask_of_a_stripped_image_is_what_is_not_zero(rng):
-    data = np.zeros((20, 20, 20), np.float32)
-    data[4:16, 4:16, 4:16] = rng.uniform(50, 100, (12, 12, 12))
-    data[9, 9, 9] = 0  # a hole
-    data[0, 0, 0] = 7  # a crumb
-    mask = brain_mask(Volume(data, np.eye(4)))
-    assert mask.sum() == 12**3
-
-
-def test_brain_mask_of_an_unstripped_head_is_inside_it(rng):
-    grid = np.stack(np.meshgrid(*[np.arange(48) - 24] * 3, indexing="ij"))
-    head = (grid**2).sum(0) < 20**2
-    data = (rng.normal(5, 1, head.shape) + 100 * head).astype(np.float32)
-    mask = brain_mask(Volume(data, np.diag([2.0, 2, 2, 1])))
-    assert mask[24, 24, 24]
-    assert not mask[~head].any()
-    assert 0.2 < mask.sum() / head.sum() < 0.9
 
 
 def test_normalised_images_ignore_gain_and_offset_free_units(rng):

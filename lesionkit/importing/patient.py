@@ -12,6 +12,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
+from lesionkit.brain import brain_note
 from lesionkit.importing.config import ImportConfig
 from lesionkit.importing.pairing import File, Patient
 from lesionkit.io import (
@@ -27,9 +28,6 @@ from lesionkit.io import (
 )
 from lesionkit.preprocessing import brain_mask, check_image
 from lesionkit.volume import Volume, resample, resample_to
-
-_LITRES = (0.5, 2.3)
-"""Brain masks outside this range are said to look wrong."""
 
 
 class Refused(Exception):
@@ -113,14 +111,12 @@ def _onto(*, first: Volume, image: Volume, file: File, patient: Patient) -> Volu
 
 
 def _brain(patient: Patient, images: list[Volume]) -> Bool[np.ndarray, "i j k"]:
-    """Return the brain mask that is given, or a simple one."""
+    """Return the brain mask that is given, or the one found in the first image."""
     first = images[0]
     if patient.brain is None:
         mask = brain_mask(first)
-        stripped = float(np.mean(first.data == 0)) >= 0.1
-        how = "where it is not 0" if stripped else "a rough threshold mask; skull-strip for a better one"
         file = patient.images[0]
-        note = f"brain mask made ({how})"
+        note = "found in the image"
     else:
         file = patient.brain
         try:
@@ -129,12 +125,10 @@ def _brain(patient: Patient, images: list[Volume]) -> Bool[np.ndarray, "i j k"]:
             raise Refused(file, _without_path(error, file)) from error
         moved = given if given.same_grid(first) else resample_to(given, first.shape, first.affine, order=0)
         mask = moved.data > 0
-        note = "brain mask" if moved is given else "brain mask, resampled onto the image"
-    litres = float(mask.sum()) * first.voxel_mm3 / 1e6
+        note = "as given" if moved is given else "as given, resampled onto the image"
     if not mask.any():
         raise Refused(file, "has no brain in the field of view of the image; a mask of this patient is wanted")
-    wrong = "" if _LITRES[0] <= litres <= _LITRES[1] else ", which no whole brain has: give a brainmask if it is wrong"
-    patient.say(file, f"{note}, {litres:.2f} litres{wrong}")
+    patient.say(file, f"{brain_note(mask, first)}, {note}")
     return mask
 
 
