@@ -23,7 +23,8 @@ from lesionkit.io import (
     write_volume,
 )
 from lesionkit.io.cohorts import read_cohort_description
-from lesionkit.simulate.cases import CHANNELS, SimulationConfig, simulate_case
+from lesionkit.simulate.cases import simulate_case
+from lesionkit.simulate.config import CHANNELS, SimulationConfig
 
 SPLIT_SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
 """Shares of the patients (paper, section 4.1)."""
