@@ -118,8 +118,9 @@ def draw_anatomy(template: Template, spacing: float, rng: np.random.Generator, *
         wm, csf = _sharpened(wm, gm, csf, ventricle, spacing, rng)
         outside = ~brain if surroundings is None else np.zeros_like(brain)
         wm, csf = np.where(outside, 0, wm * np.minimum(total, 1)), np.where(outside, 0, csf * np.minimum(total, 1))
-    else:  # wider sulci, as with age
-        wide = rng.uniform(0.0, 0.7) * ndimage.gaussian_filter(csf, 1 / spacing, truncate=2.5)
+    else:  # sulci narrower, or wider, as with age
+        csf **= rng.uniform(1.0, 2.0)
+        wide = rng.uniform(0.0, 0.6) * ndimage.gaussian_filter(csf, 1 / spacing, truncate=2.5)
         wm *= 1 - wide
         csf += (total - csf) * wide
     gm = np.maximum(total - wm - csf, 0)

@@ -169,7 +169,7 @@ def render_flair(
         + rng.uniform(0.1, 0.4) * crumbs
     )
     if anatomy.head is not None:  # fat, muscle and bone stand to each other much as on T1
-        image += rng.uniform(0.8, 1.2) * anatomy.head ** rng.uniform(1.0, 1.6)
+        image += rng.uniform(0.9, 1.4) * anatomy.head ** rng.uniform(1.0, 1.6)
     lesions = _lesion_signal(mask, np.minimum(cnr * noise, 1.0) / noise, noise, rng, rng.uniform(0.5, 1.0))
     inside = ndimage.gaussian_filter(mask.astype(np.float32), 0.6, truncate=2.5)
     image += inside * (wm_texture - image) + lesions  # contrast counts from white matter, in cortex too

@@ -18,7 +18,7 @@ from lesionkit.io import DataError, check_same_grid, read_volume
 from lesionkit.volume import Volume
 
 SHIPPED = ("colin27", "icbm152")
-"""Names of the shipped anatomies: one person scanned 27 times, with a head; and an average of 152, which blurs folds."""
+"""Names of the shipped anatomies: one person scanned 27 times, with a head; an average of 152, which blurs folds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +54,9 @@ def load_template(anatomy: str, blur: float = 0.0) -> Template:
     Parameters
     ----------
     anatomy : str
-        One of `SHIPPED`, or `T1[,BRAIN[,LESIONS]]`: files of a T1-weighted image, of its brain mask (not wanted where
-        the T1 is stripped, that is 0 around the brain) and of its lesion mask, whose voxels become white matter.
+        One of `SHIPPED`, or `T1[,BRAIN[,LESIONS]]`: files of a T1-weighted image, of its brain mask (may be left out
+        or empty where the T1 is stripped, that is 0 around the brain) and of its lesion mask, whose voxels become
+        white matter.
     blur : float
         Standard deviation, mm: what a coarse grid blurs.
 
@@ -78,13 +79,16 @@ def load_template(anatomy: str, blur: float = 0.0) -> Template:
     files = anatomy.split(",")
     if len(files) > 3:
         raise DataError(f"{anatomy}: is {len(files)} files; T1[,BRAIN[,LESIONS]] is wanted")
-    t1, *masks = [read_volume(path) for path in files]
-    for path, mask in zip(files[1:], masks, strict=True):
-        check_same_grid(t1, mask, (files[0], path))
-    brain = masks[0].data > 0 if masks else t1.data != 0
-    if not masks and brain.mean() > 0.7:
+    t1 = read_volume(files[0])
+    masks = [t1.data != 0, np.zeros(t1.shape, bool)]
+    for place, path in enumerate(files[1:]):
+        if path:
+            mask = read_volume(path)
+            check_same_grid(t1, mask, (files[0], path))
+            masks[place] = mask.data > 0
+    brain, lesions = masks
+    if brain.mean() > 0.7:
         raise DataError(f"{files[0]}: is not stripped; give its brain mask too, as T1,BRAIN")
-    lesions = masks[1].data > 0 if len(masks) > 1 else np.zeros(t1.shape, bool)
     try:
         return template_from_t1(t1, brain, lesions)
     except ValueError as error:
@@ -143,6 +147,8 @@ def template_from_t1(t1: Volume, brain: Bool[np.ndarray, "i j k"], lesions: Bool
     csf[wall] = np.clip((white - image[wall]) / (white - fluid), 0, 1)
     wm[wall] = 1 - csf[wall]
     head = np.where(inside, 0, np.clip(image / white, 0, 2))
+    if np.mean(head > 0.3) < 0.1 * inside.mean():  # crumbs that the stripping left
+        head[:] = 0
     wm, gm, csf, head = (a.astype(np.float32) for a in (wm, inside - wm - csf, csf, head))
     return Template(wm, gm, csf, head)
 
