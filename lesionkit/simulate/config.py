@@ -83,6 +83,6 @@ class SimulationConfig:
         if kind == "flair":
             return cls(
                 kind="flair", spacing=1.0, max_size=1500, lesions=None, clustered=0.45, reach=(4.0, 12.0), gap=1,
-                confluent=0.06, confluences=1.0, contrast=(5.0, 18.0), noise=(0.025, 0.06),
+                confluent=0.06, confluences=1.0, contrast=(6.5, 20.0), noise=(0.03, 0.06),
             )  # fmt: skip
         return cls(kind=kind)

@@ -142,7 +142,7 @@ def render_flair(
 ) -> list[np.ndarray]:
     """Return the FLAIR image; white matter is about 1."""
     shape, extra, spacing = mask.shape, config.lookalikes, config.spacing
-    gm, csf = rng.uniform(1.1, 1.4), rng.uniform(0.05, 0.35)
+    gm, csf = rng.uniform(1.1, 1.4), rng.uniform(0.1, 0.45)
     wm_texture = 1 + rng.uniform(0.01, 0.05) * smooth_noise(shape, 7 / spacing, rng)
     gm_texture = 1 + rng.uniform(0.02, 0.06) * smooth_noise(shape, 3.5 / spacing, rng)
     gm_texture += rng.uniform(0.02, 0.07) * smooth_noise(shape, 25 / spacing, rng)
