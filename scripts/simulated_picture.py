@@ -8,7 +8,9 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from io import BytesIO
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,7 +22,7 @@ from lesionkit.preprocessing import brain_mask
 from lesionkit.simulate import SimulationConfig, simulate_case
 from lesionkit.volume import Volume
 
-ROWS: dict[str, dict[str, object]] = {
+ROWS: dict[str, dict[str, Any]] = {
     "simulated, Colin27": {"anatomies": ("colin27",)},
     "simulated, ICBM152": {"anatomies": ("icbm152",)},
     "simulated, head, 1 mm": {"anatomies": ("colin27",), "heads": 1.0},
@@ -53,7 +55,8 @@ def main() -> None:
         rows[f"real, {Path(path).parent.name}"] = slices(image, brain_mask(image))
     for number, (title, settings) in enumerate(ROWS.items()):
         config = replace(SimulationConfig.preset("flair"), **settings)
-        case = simulate_case(config, rng=np.random.default_rng([SEED, number]))
+        drawn = (simulate_case(config, rng=np.random.default_rng([SEED, number, trial])) for trial in count())
+        case = next(case for case in drawn if case.images[0].spacing[2] == max(case.images[0].spacing))  # axial
         rows[title] = slices(case.images[0], case.brain.data > 0)
     figure, axes = plt.subplots(len(rows), 5, figsize=(10, 2.1 * len(rows)), facecolor="black", squeeze=False)
     for (title, planes), line in zip(rows.items(), axes, strict=True):

@@ -5,7 +5,7 @@ In: a name, or the files of a T1. Out: a `Template`: fractions of the tissues an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib import resources
 
@@ -33,6 +33,8 @@ class Template:
     """Fraction of fluid; the three add up to 1 inside the brain, and to 0 outside."""
     head: Float[np.ndarray, "i j k"]
     """T1 intensity outside the brain, that of white matter being 1; 0 everywhere where the T1 was stripped."""
+    ventricle_mm: Float[np.ndarray, "i j k"]
+    """Distance to the ventricles: the largest deep body of fluid."""
     averaged: bool = False
     """Blurred by averaging persons: wants its borders sharpened and its cortex folded."""
 
@@ -40,11 +42,6 @@ class Template:
     def brain(self) -> Bool[np.ndarray, "i j k"]:
         """The brain with its fluid."""
         return np.asarray(self.wm + self.gm + self.csf > 0.5)
-
-    @cached_property
-    def ventricle_mm(self) -> Float[np.ndarray, "i j k"]:
-        """Distance to the ventricles: the largest deep body of fluid."""
-        return np.asarray(ndimage.distance_transform_edt(~_ventricles(self.brain, self.csf)), np.float32)
 
 
 @cache
@@ -70,12 +67,13 @@ def load_template(anatomy: str, blur: float = 0.0) -> Template:
         wm, gm, csf, head = (
             ndimage.gaussian_filter(a, blur, truncate=3) for a in (sharp.wm, sharp.gm, sharp.csf, sharp.head)
         )
-        return Template(wm, gm, csf, head, sharp.averaged)
+        return replace(sharp, wm=wm, gm=gm, csf=csf, head=head)
     if anatomy in SHIPPED:
         with resources.files("lesionkit").joinpath(f"data/{anatomy}.npz").open("rb") as file, np.load(file) as stored:
             wm, csf = (stored[name].astype(np.float32) / 255 for name in ("wm", "csf"))
             head = stored["head"].astype(np.float32) / 100 if "head" in stored else np.zeros_like(wm)
-            return Template(wm, stored["brain"] - wm - csf, csf, head, averaged=anatomy == "icbm152")
+            away = _ventricle_mm(stored["brain"], csf)
+            return Template(wm, stored["brain"] - wm - csf, csf, head, away, averaged=anatomy == "icbm152")
     files = anatomy.split(",")
     if len(files) > 3:
         raise DataError(f"{anatomy}: is {len(files)} files; T1[,BRAIN[,LESIONS]] is wanted")
@@ -139,8 +137,7 @@ def template_from_t1(t1: Volume, brain: Bool[np.ndarray, "i j k"], lesions: Bool
     wm[small[islands] & (csf < 0.2)] = 1
     csf = np.minimum(csf, 1 - wm)
     # A wall of a ventricle is half fluid, half white matter: its intensity is that of grey matter, which is not there.
-    ventricles = _ventricles(inside, csf)
-    away = ndimage.distance_transform_edt(~ventricles)
+    away = _ventricle_mm(inside, csf)
     band = inside & (away > 0) & (away < 2.5)
     _, nearest = ndimage.distance_transform_edt(~(inside & (away >= 2.5)), return_indices=True)
     wall = band & (wm[tuple(nearest)] > 0.5)
@@ -150,7 +147,7 @@ def template_from_t1(t1: Volume, brain: Bool[np.ndarray, "i j k"], lesions: Bool
     if np.mean(head > 0.3) < 0.1 * inside.mean():  # crumbs that the stripping left
         head[:] = 0
     wm, gm, csf, head = (a.astype(np.float32) for a in (wm, inside - wm - csf, csf, head))
-    return Template(wm, gm, csf, head)
+    return Template(wm, gm, csf, head, _ventricle_mm(inside, csf))
 
 
 def _ramp(share: np.ndarray) -> np.ndarray:
@@ -189,9 +186,10 @@ def _even(
     return image, (fluid, grey, white)
 
 
-def _ventricles(brain: Bool[np.ndarray, "i j k"], csf: Float[np.ndarray, "i j k"]) -> Bool[np.ndarray, "i j k"]:
+def _ventricle_mm(brain: Bool[np.ndarray, "i j k"], csf: Float[np.ndarray, "i j k"]) -> Float[np.ndarray, "i j k"]:
     deep = ndimage.distance_transform_edt(np.pad(brain, 1))[1:-1, 1:-1, 1:-1] > 22
     parts, n = ndimage.label((csf > 0.5) & deep)
     if n == 0:
         raise ValueError("no ventricles were found in the brain")
-    return np.asarray(parts == np.bincount(parts.ravel())[1:].argmax() + 1)
+    ventricles = parts == np.bincount(parts.ravel())[1:].argmax() + 1
+    return np.asarray(ndimage.distance_transform_edt(~ventricles), np.float32)
