@@ -208,14 +208,39 @@ def simulate(
     n: Annotated[int, typer.Option("--n", min=1, help="Number of patients.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same cohort.")] = 0,
     jobs: Annotated[int, typer.Option(help="Processes; -1: one a core.")] = -1,
+    anatomy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="BRAIN",
+            help="Brain to deform, repeatable: colin27, icbm152, or a T1 of your own: T1[,BRAIN_MASK[,LESION_MASK]]; "
+            "one that is stripped wants no mask. Default: both shipped ones.",
+        ),
+    ] = None,
+    heads: Annotated[float, typer.Option(help="Share of cases with the head around the brain.")] = 0.0,
+    thick: Annotated[float, typer.Option(help="Share of cases in thick slices, most of them axial.")] = 0.0,
+    thickness: Annotated[tuple[float, float], typer.Option(help="Range of their distance, mm.")] = (2.0, 8.0),
+    thick_voxels: Annotated[bool, typer.Option("--thick-voxels", help="Do not resample thick slices.")] = False,
+    healthy: Annotated[bool, typer.Option("--healthy", help="No lesions, to count false alarms.")] = False,
 ) -> None:
     """Simulate a cohort with known lesions (BIDS: images, masks, points, splits)."""
+    from dataclasses import replace
+
     from lesionkit.simulate import SimulationConfig, simulate_cohort
 
+    config = SimulationConfig.preset(kind.value)
+    config = replace(
+        config,
+        anatomies=tuple(anatomy) if anatomy else config.anatomies,
+        heads=heads,
+        thick=thick,
+        thickness=thickness,
+        thick_voxels=thick_voxels,
+        lesions=(0.0, 0.0) if healthy else config.lesions,
+    )
     with _progress() as bar:
         task = bar.add_task(f"{kind.value} cohort", total=n)
         cohort = simulate_cohort(
-            SimulationConfig.preset(kind.value),
+            config,
             n,
             output,
             seed=seed,

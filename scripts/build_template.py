@@ -1,7 +1,7 @@
-"""Pack the brain template that the simulator deforms: ICBM152 2009a maps, cropped, with the distance to the ventricles.
+"""Pack the brains that the simulator deforms: `python scripts/build_template.py`.
 
-Run once, with nilearn installed (it ships the maps): `python scripts/build_template.py`. The result is
-`lesionkit/data/icbm152.npz`; `lesionkit/data/README.md` has the notice.
+nilearn ships the maps of ICBM152 2009a, Debian's package mricron-data Colin27 (`ch2`, `ch2bet`). Both must be
+installed. The results are `lesionkit/data/icbm152.npz` and `colin27.npz`; `lesionkit/data/README.md` has the notices.
 """
 
 from __future__ import annotations
@@ -10,45 +10,43 @@ from pathlib import Path
 
 import numpy as np
 from nilearn import datasets
-from scipy import ndimage
+
+from lesionkit.simulate.template import load_template
 
 CROP = (slice(26, 170), slice(30, 206), slice(8, 152))
 """144 x 176 x 144 mm that hold the brain."""
+COLIN = ",".join(f"/usr/share/mricron/templates/{name}.nii.gz" for name in ("ch2", "ch2bet"))
+FOLDER = Path(__file__).parents[1] / "lesionkit" / "data"
 
 
-def main() -> None:
-    """Write uint8 maps `t1`, `gm`, `wm` (255 = 1, in steps of 5), `ventricle_mm` (clipped at 255) and the affine."""
+def icbm152() -> dict[str, np.ndarray]:
+    """Return the maps of the average, in steps of 5 of 255."""
     t1, gm, wm = (
-        load(resolution=1)
+        np.asarray(load(resolution=1).get_fdata())[CROP]
         for load in (
             datasets.load_mni152_template,
             datasets.load_mni152_gm_template,
             datasets.load_mni152_wm_template,
         )
     )
-    affine = np.array(t1.affine)
-    affine[:3, 3] += affine[:3, :3] @ [axis.start for axis in CROP]
-    maps = [np.asarray(image.get_fdata())[CROP] for image in (t1, gm, wm)]
-    maps = [np.clip(a / a.max(), 0, 1) for a in maps]
-    brain = ndimage.binary_fill_holes(ndimage.binary_opening(maps[1] + maps[2] > 0.15, iterations=1))
-    brain = ndimage.binary_closing(brain, iterations=3)
-    brain &= maps[0] > 0.02
-    fluid = brain & (maps[1] + maps[2] < 0.5)
-    deep = ndimage.distance_transform_edt(brain) > 22
-    parts, _ = ndimage.label(fluid & deep)
-    ventricles = parts == np.bincount(parts.ravel())[1:].argmax() + 1
-    distance = ndimage.distance_transform_edt(~ventricles)
-    quantised = {
-        name: 5 * np.rint(51 * a * brain).astype(np.uint8) for name, a in zip(("t1", "gm", "wm"), maps, strict=True)
-    }
-    folder = Path(__file__).parents[1] / "lesionkit" / "data"
-    np.savez_compressed(
-        folder / "icbm152.npz",
-        **quantised,
-        ventricle_mm=np.minimum(np.rint(distance), 255).astype(np.uint8),
-        affine=affine,
-    )
-    print({"brain_ml": brain.sum() / 1000, "ventricles_ml": ventricles.sum() / 1000, "affine": affine.tolist()})
+    gm, wm = (5 * np.rint(51 * np.clip(a / a.max(), 0, 1)) for a in (gm, wm))
+    brain = t1 > 0.05 * t1.max()
+    return {"wm": wm * brain, "csf": np.clip(255 - gm - wm, 0, 255) * brain, "brain": brain}
+
+
+def colin27() -> dict[str, np.ndarray]:
+    """Return the maps of one person, in quarters; the head in steps of an eighth of white matter."""
+    template = load_template(COLIN)
+    wm, csf = (np.rint(4 * a) * 63.75 for a in (template.wm, template.csf))
+    return {"wm": wm, "csf": csf, "brain": template.brain, "head": np.rint(8 * template.head) * 12.5}
+
+
+def main() -> None:
+    """Write the maps as bytes, 255 being 1; the head with 100 for the intensity of white matter."""
+    for build in (icbm152, colin27):
+        maps = {name: a if a.dtype == bool else a.astype(np.uint8) for name, a in build().items()}
+        np.savez_compressed(FOLDER / f"{build.__name__}.npz", **maps)
+        print(build.__name__, {name: a.shape for name, a in maps.items()}, maps["brain"].sum() / 1e6, "litres")
 
 
 if __name__ == "__main__":

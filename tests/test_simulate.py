@@ -8,13 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import ndimage
 
 from lesionkit import points_from_mask
-from lesionkit.io import read_points, read_volume
+from lesionkit.io import DataError, read_points, read_volume, write_volume
 from lesionkit.simulate import CHANNELS, SimulationConfig, draw_splits, simulate_case, simulate_cohort
-from lesionkit.simulate.anatomy import draw_anatomy
-from lesionkit.simulate.cases import COUNT_QUANTILES, _draw_count, _draw_lesions
+from lesionkit.simulate.anatomy import draw_anatomy, smooth_noise
+from lesionkit.simulate.lesions import COUNT_QUANTILES, draw_count, draw_lesions
 from lesionkit.simulate.statistics import lesion_table, nearest_mm, quantile_table
+from lesionkit.simulate.template import load_template
+from lesionkit.volume import Volume
 
 QUICK = {kind: SimulationConfig(kind=kind, spacing=3.0, lesions=(5.0, 0.3)) for kind in CHANNELS}
 
@@ -32,6 +35,8 @@ def test_truth_is_exact(kind, rng):
     brain = case.images[0].data > 0
     assert brain[case.labels.data > 0].all()
     assert 0.2 < brain.mean() < 0.7
+    assert case.brain.data[brain].all()
+    assert 1.1 < case.brain.data.sum() * case.brain.voxel_mm3 / 1e6 < 1.8  # litres
 
 
 @pytest.mark.parametrize("kind", CHANNELS)
@@ -39,7 +44,7 @@ def test_the_same_seed_gives_the_same_case(kind):
     one, two, other = (simulate_case(QUICK[kind], rng=np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert all((a.data == b.data).all() for a, b in zip(one.images, two.images, strict=True))
     assert one.lesions.equals(two.lesions)
-    assert (one.images[0].data != other.images[0].data).any()
+    assert not one.images[0].same_grid(other.images[0]) or (one.images[0].data != other.images[0].data).any()
 
 
 @pytest.mark.parametrize("kind", CHANNELS)
@@ -54,6 +59,76 @@ def test_lesions_are_brighter_than_what_surrounds_them(kind):
     assert np.median(image[lesion]) > np.percentile(image[(case.images[0].data > 0) & ~lesion], 90)
 
 
+def test_a_head_is_around_the_brain_if_wanted():
+    case = simulate_case(replace(QUICK["flair"], heads=1.0), rng=np.random.default_rng(4))
+    image, brain = case.images[0].data, case.brain.data > 0
+    level = np.median(image[brain])
+    outside = image[~brain]
+    assert (outside > 0.8 * level).sum() * case.brain.voxel_mm3 > 2e5  # scalp and face
+    assert (outside < 0.4 * level).mean() > 0.5  # skull and air
+    assert brain[case.labels.data > 0].all()
+
+
+@pytest.mark.parametrize("thick_voxels", [True, False])
+def test_thick_slices_have_the_truth_of_what_they_show(thick_voxels):
+    config = replace(QUICK["flair"], lesions=(20.0, 0.1), heads=1.0, thick=1.0, thickness=(6.0, 6.0))
+    config = replace(config, spacing=2.0, thick_voxels=thick_voxels)
+    case = simulate_case(config, rng=np.random.default_rng(6))
+    image, labels = case.images[0], case.labels
+    assert image.same_grid(labels)
+    assert image.same_grid(case.brain)
+    assert len(case.lesions) >= 3
+    assert case.points == pytest.approx(points_from_mask(labels.data).points)
+    assert labels.to_mm(case.points) == pytest.approx(case.lesions[["x", "y", "z"]].to_numpy())
+    assert sorted(image.spacing) == pytest.approx([2, 2, 6 if thick_voxels else 2])
+    away = ndimage.distance_transform_edt(labels.data == 0, sampling=image.spacing)
+    near = image.data[(away > 2) & (away < 8) & (case.brain.data > 0)]
+    assert np.median(image.data[labels.data > 0]) > np.percentile(near, 75)
+
+
+def test_a_healthy_cohort_has_no_lesions(tmp_path):
+    config = replace(SimulationConfig.preset("flair"), spacing=4.0, lesions=(0.0, 0.0), heads=1.0)
+    case = simulate_cohort(config, 1, tmp_path / "c", seed=3)[0]
+    assert len(read_points(case.points)) == 0
+    assert not read_volume(case.mask).data.any()
+    brain = read_volume(case.images[0].with_name("sub-001_desc-brain_mask.nii.gz"))
+    assert brain.same_grid(read_volume(case.images[0]))
+
+
+def test_a_t1_is_taken_apart_into_its_tissues(tmp_path, rng):
+    """A T1 with a head, bias field and noise, of which the tissues are known; a lesion becomes white matter."""
+    truth = load_template("colin27")
+    field = 1 + 0.1 * smooth_noise(truth.wm.shape, 70, rng)
+    t1 = field * (truth.wm + 0.7 * truth.gm + 0.25 * truth.csf + truth.head)
+    t1 += 0.02 * rng.standard_normal(t1.shape, dtype=np.float32)
+    lesion = np.zeros(t1.shape, np.uint8)
+    at = np.unravel_index(np.argmax(np.where(truth.wm > 0.99, truth.ventricle_mm, 0)), t1.shape)
+    lesion[tuple(slice(i - 2, i + 3) for i in at)] = 1
+    t1[lesion > 0] = 0.7
+    files = {"t1": 500 * t1, "brain": truth.brain.astype(np.uint8), "lesion": lesion}
+    for name, data in files.items():
+        write_volume(tmp_path / f"{name}.nii", Volume(data.astype(np.float32), np.eye(4)))
+    paths = [str(tmp_path / f"{name}.nii") for name in files]
+    found = load_template(",".join(paths))
+    for name in ("wm", "gm", "csf"):
+        ours, theirs = (getattr(template, name) > 0.5 for template in (found, truth))
+        assert 2 * (ours & theirs).sum() / (ours.sum() + theirs.sum()) > 0.85, name
+    assert found.wm[lesion > 0].mean() > 0.9
+    assert np.median(found.head[truth.head > 1]) == pytest.approx(np.median(truth.head[truth.head > 1]), rel=0.15)
+    with pytest.raises(DataError, match=r"t1\.nii: is not stripped"):
+        load_template(paths[0])
+
+
+def test_anatomies_that_cannot_be_used_are_named(tmp_path):
+    with pytest.raises(DataError, match="a head"):
+        load_template("a,b,c,d, of a head")
+    with pytest.raises(DataError, match=r"nothing\.nii"):
+        load_template(str(tmp_path / "nothing.nii"))
+    write_volume(tmp_path / "ball.nii.gz", Volume(np.pad(np.ones((20, 20, 20), np.float32), 10), np.eye(4)))
+    with pytest.raises(DataError, match=r"ball\.nii\.gz: brain of 0\.01 litres"):
+        load_template(str(tmp_path / "ball.nii.gz"))
+
+
 def test_sizes_follow_the_real_distribution():
     config = SimulationConfig(spacing=2.0, lesions=(15.0, 0.1), confluent=0.0)
     rng = np.random.default_rng(5)
@@ -63,17 +138,21 @@ def test_sizes_follow_the_real_distribution():
     assert 0.15 < np.mean(sizes <= 10) < 0.45  # real: 0.28
 
 
-def test_flair_lesions_lie_as_close_and_are_as_many_as_real_ones():
+def test_flair_lesions_lie_as_close_as_real_ones_and_most_find_a_place(monkeypatch):
     config, rng = SimulationConfig.preset("flair"), np.random.default_rng(11)
-    frames = []
+    frames, drawn = [], []
+    monkeypatch.setattr(
+        "lesionkit.simulate.lesions.draw_count", lambda *args: drawn.append(draw_count(*args)) or drawn[-1]
+    )
     for subject in range(10):  # without the images, which take most of the time
-        anatomy = draw_anatomy(config.spacing, rng)
-        found = points_from_mask(_draw_lesions(anatomy, config, rng)[0], min_size=config.min_size)
+        template = load_template(config.anatomies[subject % len(config.anatomies)])
+        anatomy = draw_anatomy(template, config.spacing, rng)
+        found = points_from_mask(draw_lesions(anatomy, config, rng)[0], min_size=config.min_size)
         frames.append(pd.DataFrame({"size_vox": found.sizes, "nn_mm": nearest_mm(found.points), "subject": subject}))
     table = quantile_table(pd.concat(frames), quantiles=(0.25, 0.5, 0.75))
     for column, real in (("size_vox", (9, 21, 55)), ("nn_mm", (6.1, 8.6, 12.4))):  # of 1791 lesions of 20 patients
         np.testing.assert_allclose(table[column], real, rtol=0.25)
-    assert 50 < table.loc[0.5, "lesions"] < 110  # real: 75.5; of ten patients it varies much
+    assert 0.87 < sum(map(len, frames)) / sum(drawn) < 1  # 7 % more are drawn than real patients have
 
 
 @pytest.mark.parametrize(
@@ -86,6 +165,9 @@ def test_flair_lesions_lie_as_close_and_are_as_many_as_real_ones():
         ({"reach": (9.0, 6.0)}, "reach must be a range"),
         ({"contrast": (5, 1)}, "contrast must be"),
         ({"noise": (0, 1)}, "noise must be"),
+        ({"anatomies": ()}, "anatomies must name"),
+        ({"heads": 2.0}, "heads must be a share"),
+        ({"thick": 1.0, "thickness": (1.0, 3.0)}, "thickness must be at least spacing"),
     ],
 )
 def test_wrong_settings_are_named(settings, message):
@@ -95,7 +177,7 @@ def test_wrong_settings_are_named(settings, message):
 
 def test_counts_of_real_patients(rng):
     config = SimulationConfig(lesions=None)
-    drawn = np.array([_draw_count(config, rng) for _ in range(2000)])
+    drawn = np.array([draw_count(config, rng) for _ in range(2000)])
     wanted = np.interp((0.25, 0.5, 0.75), *np.array(COUNT_QUANTILES).T)
     assert np.quantile(drawn, (0.25, 0.5, 0.75)) == pytest.approx(wanted, rel=0.1)
     assert drawn.min() >= 19

@@ -1,9 +1,11 @@
-"""Data with an exact truth: whole cases on a real brain template, cohorts of them on disk, and bare heatmap scenes."""
+"""Data with an exact truth: whole cases on real brains, cohorts of them on disk, and bare heatmap scenes."""
 
 from __future__ import annotations
 
-from lesionkit.simulate.cases import CHANNELS, SIZE_QUANTILES, Kind, SimulatedCase, SimulationConfig, simulate_case
+from lesionkit.simulate.cases import SimulatedCase, simulate_case
 from lesionkit.simulate.cohorts import SPLIT_SHARES, draw_splits, simulate_cohort
+from lesionkit.simulate.config import CHANNELS, Kind, SimulationConfig
+from lesionkit.simulate.lesions import SIZE_QUANTILES
 from lesionkit.simulate.scenes import Scene, crowded_field, gallery, pair
 
 __all__ = [

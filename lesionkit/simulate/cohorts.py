@@ -1,6 +1,7 @@
 """Simulated cohorts on disk: many cases, in parallel, in the BIDS layout that training and evaluation read.
 
-In: a `SimulationConfig`, a number of cases and a seed. Out: a folder of images, lesion masks, points and splits.
+In: a `SimulationConfig`, a number of cases and a seed. Out: a folder of images, lesion masks, points and splits; beside
+the images of a head lies its brain mask.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from lesionkit.io import (
     write_volume,
 )
 from lesionkit.io.cohorts import read_cohort_description
-from lesionkit.simulate.cases import CHANNELS, SimulationConfig, simulate_case
+from lesionkit.simulate.cases import simulate_case
+from lesionkit.simulate.config import CHANNELS, SimulationConfig
 
 SPLIT_SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
 """Shares of the patients (paper, section 4.1)."""
@@ -133,6 +135,8 @@ def _write_case(config: SimulationConfig, folder: Path, subject: str, split: str
     case = simulate_case(config, rng=np.random.default_rng([seed, number]))
     for path, image in zip(paths.images, case.images, strict=True):
         write_volume(path, image)
+    if (case.images[0].data[case.brain.data == 0] != 0).any():  # a head
+        write_volume(paths.images[0].with_name(f"{subject}_desc-brain_mask.nii.gz"), case.brain)
     write_volume(paths.mask, case.labels)
     write_points(paths.points, case.lesions[["x", "y", "z", "size_vox", "cnr"]])
 
