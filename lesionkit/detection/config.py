@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 
+WIDEST = 3.0
+"""Greatest standard deviation of a peak over sigma, where it is free; the least is 1."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
     """Settings of fit-and-subtract (paper, section 3.2)."""
@@ -30,21 +34,25 @@ class FitConfig:
     """Stop after this many kept lesions."""
     window: int = 7
     """Edge of the window that each fit looks at, in voxels; odd. A window is trimmed at the map's border."""
+    width: Literal["fixed", "free"] = "fixed"
+    """``"fixed"``: every peak is as wide as its label, sigma (the paper). ``"free"``: each may be up to `WIDEST` times
+    as wide, so that the broad peak of a lesion whose centre is uncertain keeps its mass."""
     scale: Literal["mass", "peak"] = "mass"
     """What alpha 1 means in the map: a Gaussian of sum 1 (paper, equation 2), or one of peak 1 (keypoint style)."""
     patience: int = 1
     """Failed candidates in a row that are survived (a hot voxel, say) before the search ends; ``paper`` mode survives
     none."""
     guard: float = 1.5
-    """A fit whose centre leaves its maximum by more than this, in sigma, has escaped."""
+    """A fit whose centre leaves its maximum by more than this, in sigma times its width, has escaped."""
     significance: float = 4.0
     """A fit is weak, whatever its alpha, below this many of its own standard errors (``joint`` mode): at a corner of
     the map noise alone can look like the tail of a lesion outside. 0 switches it off."""
     link: float = 5.0
-    """Kept lesions closer than this, in sigma, are linked and refitted together (``joint`` mode)."""
+    """Kept lesions closer than this, in sigma times the greater width, are linked and refitted together (``joint``
+    mode)."""
     min_separation: float = 1.0
-    """In a joint refit, a lesion closer than this to a brighter one, in sigma, is merged into it; the new candidate
-    always gives up its name to the older one."""
+    """In a joint refit, a lesion closer than this to a brighter one, in sigma times the greater width, is merged into
+    it; the new candidate always gives up its name to the older one."""
     max_group: int = 8
     """Most lesions in one joint refit; the closest ones are taken."""
 
@@ -58,7 +66,9 @@ class FitConfig:
                 raise ValueError(f"sigma must be positive and finite, in voxels, got {self.sigma!r}")
             plain = float(widths) if widths.ndim == 0 else tuple(float(w) for w in widths)
             object.__setattr__(self, "sigma", plain)
-        for name, allowed in (("mode", ("joint", "paper")), ("scale", ("mass", "peak"))):
+        for name, allowed in (
+            ("mode", ("joint", "paper")), ("width", ("fixed", "free")), ("scale", ("mass", "peak")),
+        ):  # fmt: skip
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
         for name, least in (("window", 3), ("max_lesions", 1), ("patience", 0), ("max_group", 1)):
@@ -75,6 +85,16 @@ class FitConfig:
                 isinstance(value, (int, float, np.number)) and math.isfinite(value) and value > 0
             ):
                 raise ValueError(f"{name} must be positive and finite, got {value!r}")
+
+    @classmethod
+    def for_predictions(
+        cls, sigma: float | tuple[float, ...] | Literal["estimate"], *, width: Literal["fixed", "free"] = "fixed"
+    ) -> FitConfig:
+        """Return the settings for predicted heatmaps: those that training chooses the threshold with."""
+        # A network's peaks are not all Gaussians: one that cannot be fitted must not end the search for the fainter
+        # ones, and the broad peak of a large lesion, whose centre is uncertain, must not be taken for several.
+        apart = 3.0 if width == "fixed" else 2.0
+        return cls(sigma=sigma, width=width, min_alpha=0.1, max_lesions=400, patience=20, min_separation=apart)
 
     @property
     def lowest_alpha(self) -> float:
@@ -99,8 +119,4 @@ class FitConfig:
         return np.array(widths)
 
 
-def fit_config(sigma: float | tuple[float, ...] | Literal["estimate"]) -> FitConfig:
-    """Return the settings for predicted heatmaps: those that training chooses the threshold with."""
-    # A network's peaks are not all Gaussians: one that cannot be fitted must not end the search for the fainter ones,
-    # and the broad peak of a large lesion, whose centre is uncertain, must not be taken for several.
-    return FitConfig(sigma=sigma, min_alpha=0.1, max_lesions=400, patience=20, min_separation=3.0)
+fit_config = FitConfig.for_predictions

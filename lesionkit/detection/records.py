@@ -32,6 +32,7 @@ class Refit(NamedTuple):
     """The step that found it."""
     mu: Float[np.ndarray, " ndim"]
     alpha: float
+    width: float = 1.0
 
 
 class FitStep(NamedTuple):
@@ -68,6 +69,8 @@ class FitStep(NamedTuple):
     """Lesions changed by the joint refit, this one included, with their new values."""
     drops: tuple[int, ...] = ()
     """Earlier lesions removed by the joint refit."""
+    width: float = 1.0
+    """Fitted standard deviation over sigma; as first fitted, see `refits`."""
 
     @property
     def explained(self) -> float:
@@ -86,6 +89,8 @@ class Replay:
     alpha: Float[np.ndarray, " n"]
     found: tuple[int, ...]
     """For each lesion, the step that found it."""
+    width: Float[np.ndarray, " n"]
+    """Standard deviations over sigma."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,6 +101,8 @@ class Detections:
     """Centres, float voxel index in the map's axis order."""
     alpha: Float[np.ndarray, " n"]
     """Fitted existence probabilities (not clipped to 1)."""
+    width: Float[np.ndarray, " n"]
+    """Fitted standard deviations over sigma: 1 where widths are fixed."""
     alpha_window: Float[np.ndarray, " n"]
     """The unfitted estimates: window sums at the step that found the lesion."""
     covariance: Float[np.ndarray, "n ndim ndim"]
@@ -141,6 +148,7 @@ class Detections:
             self,
             mu=self.mu[rows],
             alpha=self.alpha[rows],
+            width=self.width[rows],
             alpha_window=self.alpha_window[rows],
             covariance=self.covariance[rows],
             alpha_se=self.alpha_se[rows],
@@ -200,7 +208,7 @@ class Detections:
         -------
         pandas.DataFrame
             ``i j k`` (voxel index), ``alpha``, ``alpha_se``, ``alpha_window``, ``i_se j_se k_se`` (voxels),
-            ``explained``, ``step``, ``flags`` (comma-separated).
+            ``width``, ``explained``, ``step``, ``flags`` (comma-separated).
         """
         import pandas as pd
 
@@ -215,7 +223,7 @@ class Detections:
         if affine is not None:
             errors = np.sqrt(np.diagonal(self.covariance_mm(affine), axis1=1, axis2=2))
             columns |= {f"{name}_se": values for name, values in zip("xyz", errors.T, strict=False)}
-        columns |= {"explained": self.explained, "step": np.array(self.found, dtype=int)}
+        columns |= {"width": self.width, "explained": self.explained, "step": np.array(self.found, dtype=int)}
         columns["flags"] = np.array([",".join(flags) for flags in self.lesion_flags], dtype=object)
         return pd.DataFrame(columns)
 
@@ -242,27 +250,29 @@ class Detections:
         step = self.steps[i]
         lesions = lesions_after(self.steps[: step.number + 1])
         ndim = self.mu.shape[1]
-        mu = np.array([m for m, _ in lesions.values()]).reshape(-1, ndim)
-        alpha = np.array([a for _, a in lesions.values()])
-        residual = subtract(self._data(), mu, alpha, self.sigma, scale=self.config.scale, region=region)
-        return Replay(step=step, residual=residual, mu=mu, alpha=alpha, found=tuple(lesions))
+        mu = np.array([one.mu for one in lesions.values()]).reshape(-1, ndim)
+        alpha, width = (np.array([getattr(one, name) for one in lesions.values()]) for name in ("alpha", "width"))
+        residual = subtract(self._data(), mu, alpha, self.sigma, width=width, scale=self.config.scale, region=region)
+        return Replay(step=step, residual=residual, mu=mu, alpha=alpha, found=tuple(lesions), width=width)
 
     def residual(self, *, region: Box | None = None) -> Float[np.ndarray, " ..."]:
         """Return the map less these lesions (after :meth:`filter`: less those that are left)."""
-        return subtract(self._data(), self.mu, self.alpha, self.sigma, scale=self.config.scale, region=region)
+        return subtract(
+            self._data(), self.mu, self.alpha, self.sigma, width=self.width, scale=self.config.scale, region=region
+        )
 
     def _data(self) -> Num[np.ndarray, " ..."]:
         return self.heatmap() if callable(self.heatmap) else self.heatmap
 
 
-def lesions_after(steps: tuple[FitStep, ...]) -> dict[int, tuple[Float[np.ndarray, " ndim"], float]]:
-    """Replay the records: the step that found a lesion -> its centre and alpha as they stand after the last record."""
-    lesions: dict[int, tuple[Float[np.ndarray, " ndim"], float]] = {}
+def lesions_after(steps: tuple[FitStep, ...]) -> dict[int, Refit]:
+    """Replay the records: the step that found a lesion -> the lesion as it stands after the last record."""
+    lesions: dict[int, Refit] = {}
     for step in steps:
         if step.status == "kept":
-            lesions[step.number] = (step.mu, step.alpha)
+            lesions[step.number] = Refit(step.number, step.mu, step.alpha, step.width)
         for refit in step.refits:
-            lesions[refit.step] = (refit.mu, refit.alpha)
+            lesions[refit.step] = refit
         for dropped in step.drops:
             del lesions[dropped]
     return lesions
@@ -274,10 +284,11 @@ def subtract(
     alpha: Float[np.ndarray, " n"],
     sigma: tuple[float, ...],
     *,
+    width: Float[np.ndarray, " n"] | None = None,
     scale: Literal["mass", "peak"] = "mass",
     region: Box | None = None,
 ) -> Float[np.ndarray, " ..."]:
-    """Return a copy of the map, or of a region of it, less ``alpha * N(mu, sigma)`` of each lesion (equation 3).
+    """Return a copy of the map, or of a region, less ``alpha * N(mu, width * sigma)`` of each lesion (equation 3).
 
     Floating-point maps keep their precision, at least float32; integers become float64.
     """
@@ -291,19 +302,19 @@ def subtract(
     dtype = kind or (np.dtype(np.float32) if heatmap.dtype == np.float16 else np.dtype(np.float64))
     out: Float[np.ndarray, " ..."] = np.array(heatmap[where], dtype=dtype.newbyteorder("="))
     # an axis of length 1 carries no position: its factor is 1
-    widths = np.where(np.array(shape) == 1, np.inf, np.asarray(sigma))
-    finite = widths[np.isfinite(widths)]
+    sigmas = np.where(np.array(shape) == 1, np.inf, np.asarray(sigma))
+    finite = sigmas[np.isfinite(sigmas)]
     unit = 1.0 if scale == "peak" else float(np.prod(1.0 / (np.sqrt(2.0 * np.pi) * finite)))
-    reach = np.where(np.isfinite(widths), np.ceil(REACH * np.where(np.isfinite(widths), widths, 1.0)), 0).astype(int)
-    for centre, a in zip(mu, alpha, strict=True):
+    for centre, a, wide in zip(mu, alpha, np.ones(len(mu)) if width is None else width, strict=True):
+        reach = np.ceil(REACH * wide * np.where(np.isfinite(sigmas), sigmas, 0.0)).astype(int)
         nearest = np.rint(centre).astype(int)
         first = np.maximum(nearest - reach, lower)
         last = np.minimum(nearest + reach + 1, upper)
         if (last <= first).any():
             continue
-        patch: Any = a * unit
+        patch: Any = a * unit / wide**finite.size
         for axis in range(len(shape)):
-            offsets = (np.arange(first[axis], last[axis]) - centre[axis]) / widths[axis]
+            offsets = (np.arange(first[axis], last[axis]) - centre[axis]) / (wide * sigmas[axis])
             patch = np.multiply.outer(patch, np.exp(-0.5 * offsets * offsets))
         out[tuple(slice(f, t) for f, t in zip(first - lower, last - lower, strict=True))] -= patch
     return out

@@ -23,6 +23,20 @@ Array = np.ndarray
 
 FAR = REACH + 1.0
 """A Gaussian further than this from a voxel, in sigma, is below 3e-11 of its peak there."""
+LESION = np.dtype(
+    [
+        ("found", int),  # by this step
+        ("mu", float, 3),
+        ("amplitude", float),  # the height that its mass would have at width 1
+        ("width", float),  # standard deviation over sigma
+        ("variance", float),  # of the amplitude
+        ("explained", float),  # share of the energy around it
+        ("covariance", float, (3, 3)),  # of mu
+    ]
+)
+NONE = np.zeros(0, LESION)
+LOWER = 2.0
+"""With free widths the search goes on to the height that a lesion of `min_alpha` and this width can have."""
 SLICES = 4
 """Slices read at a time: the second look at them finds them in the cache."""
 SHARE = 32
@@ -64,7 +78,7 @@ class Field:
     """
 
     def __init__(self, heatmap: Num[Array, "..."], config: FitConfig) -> None:
-        self.heatmap, self.config = heatmap, config
+        self.heatmap, self.config, self.free = heatmap, config, config.width == "free"
         self.missing = 3 - heatmap.ndim
         self.view = np.ascontiguousarray(heatmap).reshape((1,) * self.missing + heatmap.shape)
         self.shape = np.array(self.view.shape)
@@ -83,6 +97,8 @@ class Field:
         # the lowest maximum that a lesion of min_alpha can have: its centre lies at the corner between voxels
         corner = float((1.0 / self.sigma[self.placed] ** 2).sum())
         self.floor = config.lowest_alpha * self.unit * math.exp(-0.125 * corner)
+        if self.free:
+            self.floor /= LOWER ** (self.n_free - 1)
 
     def point(self, mu: Float[Array, "... 3"]) -> Float[Array, "... ndim"]:
         """Points on the map's axes; 0 along axes of length 1."""
@@ -96,22 +112,29 @@ class Field:
         """Return ``lower <= index < upper`` as slices of the map."""
         return tuple(map(slice, lower.tolist(), upper.tolist()))[self.missing :]
 
-    def bounds(self, first: Num[Array, " 3"], last: Num[Array, " 3"]) -> tuple[Int[Array, " 3"], Int[Array, " 3"]]:
+    def bounds(
+        self, first: Num[Array, " 3"], last: Num[Array, " 3"], width: float = 1.0
+    ) -> tuple[Int[Array, " 3"], Int[Array, " 3"]]:
         """Return the box of the windows around all voxels from `first` to `last`, trimmed at the border."""
-        return np.maximum(first - self.half, 0), np.minimum(last + self.half + 1, self.shape)
+        half = self.half if width == 1.0 else np.ceil(self.half * width).astype(int)
+        return np.maximum(first - half, 0), np.minimum(last + half + 1, self.shape)
 
-    def less(
-        self, lower: Int[Array, " 3"], upper: Int[Array, " 3"], mu: Float[Array, "n 3"], amplitude: Float[Array, " n"]
-    ) -> Float[Array, "a b c"]:
-        """Return a box of the map less some Gaussians."""
+    def less(self, lower: Int[Array, " 3"], upper: Int[Array, " 3"], lesions: Array) -> Float[Array, "a b c"]:
+        """Return a box of the map less some lesions, rows of `LESION`."""
         (a, b, c), (d, e, f) = lower.tolist(), upper.tolist()
         box: Float[Array, "a b c"] = self.view[a:d, b:e, c:f].astype(float)
-        if len(mu):
-            nearest = np.rint(mu)
-            near = ((nearest - self.reach < upper) & (nearest + self.reach >= lower)).all(1)
+        if len(lesions):
+            nearest, reach = np.rint(lesions["mu"]), self.reach * lesions["width"][:, None]
+            near = ((nearest - reach < upper) & (nearest + reach >= lower)).all(1)
             if near.any():
-                box -= gaussians(mu[near], amplitude[near], self.sigma, lower, upper)
+                box -= self.render(lesions[near], lower, upper)
         return box
+
+    def render(self, lesions: Array, lower: Int[Array, " 3"], upper: Int[Array, " 3"]) -> Float[Array, "a b c"]:
+        """Return the sum of some lesions on the voxels ``lower <= index < upper``."""
+        width = lesions["width"]
+        height = lesions["amplitude"] / width ** (self.n_free - 1)
+        return gaussians(lesions["mu"], height, self.sigma * width[:, None], lower, upper)
 
     def plateau(self, voxel: Int[Array, " 3"], value: float) -> tuple[Int[Array, " 3"], Int[Array, " 3"]]:
         """Return the box that a flat maximum fills: each side moves on while what it gains is nearly as high."""
@@ -192,10 +215,10 @@ class Residual:
             self.level = float(value.min())
         return where, value
 
-    def highest(self, mu: Float[Array, "n 3"], amplitude: Float[Array, " n"]) -> tuple[Int[Array, " 3"], float] | None:
+    def highest(self, lesions: Array) -> tuple[Int[Array, " 3"], float] | None:
         """Return voxel and height of the maximum; None at the floor.
 
-        `mu` and `amplitude` are all that is subtracted so far, in case lower voxels have to be listed.
+        The lesions are all that is subtracted so far, in case lower voxels have to be listed.
         """
         while self.value.size:
             k = int(self.value.argmax())
@@ -205,19 +228,21 @@ class Residual:
             if self.level == self.field.floor:
                 break
             self._follow(2 * self.value.size)
-            self.subtract(mu, amplitude)
+            self.subtract(lesions)
         return None
 
-    def subtract(self, mu: Float[Array, "m 3"], amplitude: Float[Array, " m"]) -> None:
-        """Subtract Gaussians."""
-        sigma, reach = self.field.sigma[:, None], FAR * self.field.width[0]
-        for centre, height in zip(mu[:, :, None], amplitude.tolist(), strict=True):
-            z = centre.item(0)
-            rows = self._rows(z - reach - 1.0, z + reach + 1.0)
-            offset = (self.where[:, rows] - centre) / sigma
+    def subtract(self, lesions: Array, share: float = 1.0) -> None:
+        """Subtract lesions, rows of `LESION`; a `share` of -1 adds them."""
+        height = share * lesions["amplitude"] / lesions["width"] ** (self.field.n_free - 1)
+        for centre, amplitude, width in zip(
+            lesions["mu"][:, :, None], height.tolist(), lesions["width"].tolist(), strict=True
+        ):
+            z, reach = centre.item(0), FAR * width * self.field.width[0] + 1.0
+            rows = self._rows(z - reach, z + reach)
+            offset = (self.where[:, rows] - centre) / (width * self.field.sigma[:, None])
             squared = (offset * offset).sum(0)
             near = (squared < FAR * FAR).nonzero()[0]
-            self.value[rows][near] -= height * np.exp(-0.5 * squared[near])
+            self.value[rows][near] -= amplitude * np.exp(-0.5 * squared[near])
 
     def discard(self, lower: Int[Array, " 3"], upper: Int[Array, " 3"]) -> None:
         """Never return the voxels ``lower <= index < upper`` again."""

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lesionkit.detection.config import FitConfig
+from lesionkit.detection.config import WIDEST, FitConfig
+from lesionkit.detection.group import fit_group
 from lesionkit.detection.lesions import Lesions
 from lesionkit.detection.records import Detections, FitStep, Status
 from lesionkit.detection.residual import Field, Residual, as_heatmap
@@ -132,7 +133,7 @@ class Search:
             if len(lesions) >= self.config.max_lesions:
                 self.stopped = "max_lesions"
                 return
-            maximum = self.residual.highest(lesions.mu, lesions.amplitude)  # section 3.2, step 1: locate
+            maximum = self.residual.highest(lesions.rows)  # section 3.2, step 1: locate
             if maximum is None:
                 return
             step, lesion = self.fit(number, *maximum)  # step 2: estimate alpha, fit alpha and mu
@@ -155,17 +156,48 @@ class Search:
         field, centre = self.field, voxel
         for _ in range(4 if self.joint else 1):
             lower, upper = field.bounds(centre, centre)
-            box = field.less(lower, upper, self.lesions.mu, self.lesions.amplitude)
+            box = field.less(lower, upper, self.lesions.rows)
             fit = fit_window(box, (centre - lower).tolist(), field.sigma)
+            if field.free:
+                box, lower, fit = self.widen(box, lower, fit)
             mu = lower + fit.mu
             step, noise = self.judge(number, voxel, height, box, lower, fit)
-            if np.abs(mu - centre).max() <= 1.0 or step.status == "not_converged":
+            if np.abs(mu - centre).max() <= fit.width or step.status == "not_converged":
                 break
             nearest = np.rint(mu).astype(int)
             centre = np.clip(nearest, np.maximum(centre - 2, 0), np.minimum(centre + 2, field.shape - 1))
         a, b, c, variance = (v * noise for v in fit.variances)
         covariance = [[a, 0.0, 0.0], [0.0, b, 0.0], [0.0, 0.0, c]]
-        return step, (number, mu, fit.amplitude, variance, step.explained, covariance)
+        return step, (number, mu, fit.amplitude, fit.width, variance, step.explained, covariance)
+
+    def widen(
+        self, box: Float[Array, "a b c"], lower: Int[Array, " 3"], fit: WindowFit
+    ) -> tuple[Float[Array, "a b c"], Int[Array, " 3"], WindowFit]:
+        """Fit the width, too, in a window that grows with it; return that window, its first voxel and the fit."""
+        field = self.field
+        for _ in range(4):
+            if not fit.converged:
+                break
+            start = np.array([fit.mu]), np.array([fit.amplitude])
+            found = fit_group(box, *start, field.sigma, width=np.array([fit.width]), widths=(1.0, WIDEST))
+            width, mu = float(found.width[0]), found.mu[0]
+            change, inside = width - fit.width, bool(((mu >= -0.5) & (mu <= np.array(box.shape) - 0.5)).all())
+            fit = fit._replace(
+                mu=mu.tolist(),
+                amplitude=float(found.amplitude[0]),
+                width=width,
+                variances=[*np.diagonal(found.covariance[0])[1:].tolist(), float(found.covariance[0, 0, 0])],
+                sse=found.sse,
+                energy=found.energy,
+                converged=inside and bool(found.amplitude[0] > 0),
+            )
+            if abs(change) < 0.1 or not fit.converged:
+                break
+            nearest = np.rint(lower + mu).astype(int)
+            first, upper = field.bounds(nearest, nearest, width)
+            box, fit = field.less(first, upper, self.lesions.rows), fit._replace(mu=(lower + mu - first).tolist())
+            lower = first
+        return box, lower, fit
 
     def judge(
         self,
@@ -179,10 +211,11 @@ class Search:
         """Say what to think of a fit; return the noise variance that it leaves, too."""
         field, config = self.field, self.config
         mu, total, highest = lower + fit.mu, float(box.sum()), box.max()
-        noise, alpha = fit.sse / max(box.size - field.n_free, 1), fit.amplitude / field.unit
+        peak = fit.amplitude / fit.width ** (field.n_free - 1)
+        noise, alpha = fit.sse / max(box.size - field.n_free - field.free, 1), fit.amplitude / field.unit
         captured, constant = fit.energy - fit.sse, total * total / box.size  # energy that a constant explains
         saturated = np.count_nonzero(box >= 0.999 * highest) > 2 ** (field.n_free - 1)
-        escaped = not (np.abs(mu - voxel) / field.sigma).max() <= config.guard
+        escaped = not (np.abs(mu - voxel) / field.sigma).max() <= config.guard * fit.width
         plateau = constant > captured and (saturated or constant > 0.9 * fit.energy)
         plateau = plateau or (saturated and (escaped or not fit.converged))
         least = config.significance * math.sqrt(fit.variances[3] * noise) if self.joint else 0.0
@@ -194,12 +227,12 @@ class Search:
         elif alpha < config.lowest_alpha or fit.amplitude < least:
             status = "weak"
         misfit = status == "kept" and captured < POOR * fit.energy
-        misfit = misfit and structured(
-            box - gaussians(mu[None], np.array([fit.amplitude]), field.sigma, lower, lower + box.shape)
-        )
+        if misfit:
+            model = gaussians(mu[None], np.array([peak]), field.sigma * fit.width, lower, lower + box.shape)
+            misfit = structured(box - model)
         marks = {
-            "border": box.shape != tuple(field.size.tolist()),
-            "hot": height > 3.0 * fit.amplitude,
+            "border": bool((box.shape < field.size).any()),
+            "hot": height > 3.0 * peak,
             "saturated": saturated,
             "plateau": plateau,
             "misfit": misfit,
@@ -217,6 +250,7 @@ class Search:
             fit.iterations,
             status,
             tuple(mark for mark, on in marks.items() if on),
+            width=fit.width,
         )
         return step, noise
 
@@ -227,10 +261,10 @@ class Search:
         voxels closer together than a fit may move (`guard`) lead to the same end: merged.
         """
         if step.status == "merged":
-            nearest = np.abs(self.lesions.mu - voxel) / self.field.sigma
-            kept = self.lesions.mu[int((nearest * nearest).sum(1).argmin())]
-            apart = self.config.min_separation * self.field.width
-            near = np.floor(self.config.guard * self.field.width).astype(int)
+            away = (self.lesions.rows["mu"] - voxel) / self.field.sigma
+            nearest = self.lesions.rows[int((away * away).sum(1).argmin())]
+            kept, width = nearest["mu"], self.field.width * nearest["width"]
+            apart, near = self.config.min_separation * width, np.floor(self.config.guard * width).astype(int)
             lower = np.clip(np.ceil(kept - apart).astype(int), voxel - near, voxel)
             upper = np.clip(np.floor(kept + apart).astype(int), voxel, voxel + near)
             self.residual.discard(lower, upper + 1)
@@ -266,6 +300,7 @@ class Search:
         return Detections(
             mu=field.point(rows["mu"]),
             alpha=alpha,
+            width=rows["width"].copy(),
             alpha_window=np.array([steps[i].alpha_window for i in found]),
             covariance=field.covariance(rows["covariance"]),
             alpha_se=np.sqrt(rows["variance"]) / field.unit,

@@ -12,7 +12,7 @@ import numpy as np
 
 from lesionkit.detection.config import FitConfig
 from lesionkit.detection.group import fit_group
-from lesionkit.detection.residual import Field, Residual, as_heatmap
+from lesionkit.detection.residual import NONE, Field, Residual, as_heatmap
 from lesionkit.detection.window import fit_window
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _width_ratio(field: Field) -> tuple[float, float, int]:
     found = []
     for voxel in where[alone] if alone.any() else where:
         lower, upper = field.bounds(voxel, voxel)
-        box = field.less(lower, upper, np.zeros((0, 3)), np.zeros(0))
+        box = field.less(lower, upper, NONE)
         fit = fit_window(box, (voxel - lower).tolist(), field.sigma)
         if fit.converged and fit.amplitude >= 0.5 * field.config.lowest_alpha * field.unit:
             start = np.array([fit.mu]), np.array([fit.amplitude])

@@ -54,6 +54,8 @@ class WindowFit(NamedTuple):
     iterations: int
     converged: bool
     """Whether the centre had come to rest (last step below `SETTLED` sigma), with a positive amplitude."""
+    width: float = 1.0
+    """Standard deviation over sigma; the amplitude is the height that the mass would have at width 1."""
 
 
 def fit_window(

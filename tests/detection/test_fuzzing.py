@@ -63,6 +63,7 @@ def test_no_map_breaks_the_search():
             window=int(rng.choice([3, 5, 7])),
             max_lesions=int(rng.choice([1, 8, 30])),
             scale=str(rng.choice(["mass", "peak"])),
+            width=str(rng.choice(["fixed", "free"])),
         )
         if not np.isfinite(heatmap).all():
             with pytest.raises(ValueError, match="must be finite"):
