@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lesionkit.detection.records import Detections, FitConfig
+from lesionkit.detection.config import FitConfig
+from lesionkit.detection.records import Detections
 
 if TYPE_CHECKING:
     from jaxtyping import Num

@@ -1,18 +1,17 @@
-"""What fit-and-subtract is told and what it leaves behind: settings, one record a step, the detections.
+"""What fit-and-subtract leaves behind: one record a step, and the detections.
 
-In: a :class:`FitConfig`. Out: :class:`FitStep` records and :class:`Detections`. The loop itself is in
-:mod:`lesionkit.detection`. Points are float voxel indices in the map's axis order, sigma is a standard deviation in
-voxels.
+Points are float voxel indices in the map's axis order, sigma is a standard deviation in voxels.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
+
+from lesionkit.detection.config import FitConfig
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,100 +25,6 @@ REACH = 6.0
 peak."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class FitConfig:
-    """Settings of fit-and-subtract (paper, section 3.2)."""
-
-    sigma: float | tuple[float, ...] | Literal["estimate"] = 1.0
-    """Standard deviation of the label Gaussian, in voxels, one number or one per axis (paper: 1.0, 1.25, 1.5);
-    ``"estimate"`` finds the one shared width that fits the map's isolated peaks best."""
-    mode: Literal["joint", "paper"] = "joint"
-    """``"joint"`` refits linked neighbours together after every new peak; ``"paper"`` never looks back."""
-    min_alpha: float | None = None
-    """Fits below this existence probability are not kept, and end the search. None: 0.01 in ``paper`` mode (section
-    3.2, step 4), 0.1 in ``joint`` mode. Measured on crowded maps with noise of 2 and 5 % of a peak: F1 1.00 and 0.98
-    at 0.1; 0.82 and 0.66 at 0.03, where noise is kept too. Where candidates are to be filtered by a threshold chosen
-    afterwards, ask for 0.01 and enough `max_lesions`."""
-    max_lesions: int = 100
-    """Stop after this many kept lesions."""
-    window: int = 7
-    """Edge of the window that each fit looks at, in voxels; odd. A window is trimmed at the map's border."""
-    scale: Literal["mass", "peak"] = "mass"
-    """What alpha 1 means in the map: a Gaussian of sum 1 (paper, equation 2), or one of peak 1 (keypoint style)."""
-    patience: int = 1
-    """Failed candidates in a row that are survived (a hot voxel, say) before the search ends; ``paper`` mode survives
-    none."""
-    guard: float = 1.5
-    """A fit whose centre leaves its maximum by more than this, in sigma, has escaped."""
-    significance: float = 4.0
-    """A fit is weak, whatever its alpha, below this many of its own standard errors (``joint`` mode): at a corner of
-    the map noise alone can look like the tail of a lesion outside. 0 switches it off."""
-    link: float = 5.0
-    """Kept lesions closer than this, in sigma, are linked and refitted together (``joint`` mode)."""
-    min_separation: float = 1.0
-    """In a joint refit, a lesion closer than this to a brighter one, in sigma, is merged into it; the new candidate
-    always gives up its name to the older one."""
-    max_group: int = 8
-    """Most lesions in one joint refit; the closest ones are taken."""
-
-    def __post_init__(self) -> None:
-        if isinstance(self.sigma, str):
-            if self.sigma != "estimate":
-                raise ValueError(f'sigma must be a positive number, one per axis, or "estimate", got {self.sigma!r}')
-        else:
-            widths = np.asarray(self.sigma, dtype=float)
-            if widths.ndim > 1 or not widths.size or not (np.isfinite(widths).all() and (widths > 0).all()):
-                raise ValueError(f"sigma must be positive and finite, in voxels, got {self.sigma!r}")
-            plain = float(widths) if widths.ndim == 0 else tuple(float(w) for w in widths)
-            object.__setattr__(self, "sigma", plain)
-        for name, allowed in (("mode", ("joint", "paper")), ("scale", ("mass", "peak"))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
-        for name, least in (("window", 3), ("max_lesions", 1), ("patience", 0), ("max_group", 1)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
-        if self.window % 2 == 0:
-            raise ValueError(f"window must be odd, so that it has a centre voxel, got {self.window}")
-        if not (math.isfinite(self.significance) and self.significance >= 0):
-            raise ValueError(f"significance must be finite and not negative, got {self.significance!r}")
-        for name in ("guard", "link", "min_separation", "min_alpha"):
-            value = getattr(self, name)
-            if not (value is None and name == "min_alpha") and not (
-                isinstance(value, (int, float, np.number)) and math.isfinite(value) and value > 0
-            ):
-                raise ValueError(f"{name} must be positive and finite, got {value!r}")
-
-    @property
-    def lowest_alpha(self) -> float:
-        """`min_alpha`, or its default for the mode."""
-        if self.min_alpha is not None:
-            return float(self.min_alpha)
-        return 0.01 if self.mode == "paper" else 0.1
-
-    def sigma_per_axis(self, ndim: int) -> Float[np.ndarray, "{ndim}"]:
-        """Return sigma as one number an axis.
-
-        Raises
-        ------
-        ValueError
-            If sigma has another number of axes, or is still to be estimated.
-        """
-        if isinstance(self.sigma, str):
-            raise ValueError('sigma="estimate" has no value before a map is seen; detect() and fit_steps() accept it')
-        widths = self.sigma if isinstance(self.sigma, tuple) else (self.sigma,) * ndim
-        if len(widths) != ndim:
-            raise ValueError(f"sigma must be a number or one per axis of the {ndim}-D map, got {self.sigma!r}")
-        return np.array(widths)
-
-
-def fit_config(sigma: float | tuple[float, ...] | Literal["estimate"]) -> FitConfig:
-    """Return the settings for predicted heatmaps: those that training chooses the threshold with."""
-    # A network's peaks are not all Gaussians: one that cannot be fitted must not end the search for the fainter ones,
-    # and the broad peak of a large lesion, whose centre is uncertain, must not be taken for several.
-    return FitConfig(sigma=sigma, min_alpha=0.1, max_lesions=400, patience=20, min_separation=3.0)
-
-
 class Refit(NamedTuple):
     """A lesion as a joint refit left it."""
 
@@ -127,6 +32,7 @@ class Refit(NamedTuple):
     """The step that found it."""
     mu: Float[np.ndarray, " ndim"]
     alpha: float
+    width: float = 1.0
 
 
 class FitStep(NamedTuple):
@@ -163,6 +69,8 @@ class FitStep(NamedTuple):
     """Lesions changed by the joint refit, this one included, with their new values."""
     drops: tuple[int, ...] = ()
     """Earlier lesions removed by the joint refit."""
+    width: float = 1.0
+    """Fitted standard deviation over sigma; as first fitted, see `refits`."""
 
     @property
     def explained(self) -> float:
@@ -181,6 +89,8 @@ class Replay:
     alpha: Float[np.ndarray, " n"]
     found: tuple[int, ...]
     """For each lesion, the step that found it."""
+    width: Float[np.ndarray, " n"]
+    """Standard deviations over sigma."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -191,6 +101,8 @@ class Detections:
     """Centres, float voxel index in the map's axis order."""
     alpha: Float[np.ndarray, " n"]
     """Fitted existence probabilities (not clipped to 1)."""
+    width: Float[np.ndarray, " n"]
+    """Fitted standard deviations over sigma: 1 where widths are fixed."""
     alpha_window: Float[np.ndarray, " n"]
     """The unfitted estimates: window sums at the step that found the lesion."""
     covariance: Float[np.ndarray, "n ndim ndim"]
@@ -236,6 +148,7 @@ class Detections:
             self,
             mu=self.mu[rows],
             alpha=self.alpha[rows],
+            width=self.width[rows],
             alpha_window=self.alpha_window[rows],
             covariance=self.covariance[rows],
             alpha_se=self.alpha_se[rows],
@@ -270,8 +183,11 @@ class Detections:
         """
         if not 0.0 < level < 1.0:
             raise ValueError(f"level must lie between 0 and 1, got {level!r}")
+        from scipy.special import chdtri
+
         values, directions = np.linalg.eigh(self.covariance_mm(affine))
-        return np.sqrt(np.maximum(values, 0.0) * _chi2_quantile(level, self.mu.shape[1])), directions
+        squared_radius = chdtri(self.mu.shape[1], 1.0 - level)  # of the ball that holds `level` of a standard normal
+        return np.sqrt(np.maximum(values, 0.0) * squared_radius), directions
 
     def _affine(self, affine: Float[np.ndarray, "m m"]) -> Float[np.ndarray, "m m"]:
         matrix = np.asarray(affine, dtype=float)
@@ -292,11 +208,10 @@ class Detections:
         -------
         pandas.DataFrame
             ``i j k`` (voxel index), ``alpha``, ``alpha_se``, ``alpha_window``, ``i_se j_se k_se`` (voxels),
-            ``explained``, ``step``, ``flags`` (comma-separated).
+            ``width``, ``explained``, ``step``, ``flags`` (comma-separated).
         """
         import pandas as pd
 
-        ndim = self.mu.shape[1]
         columns: dict[str, Any] = {}
         if affine is not None:
             matrix = self._affine(affine)
@@ -308,9 +223,8 @@ class Detections:
         if affine is not None:
             errors = np.sqrt(np.diagonal(self.covariance_mm(affine), axis1=1, axis2=2))
             columns |= {f"{name}_se": values for name, values in zip("xyz", errors.T, strict=False)}
-        columns |= {"explained": self.explained, "step": np.array(self.found, dtype=int)}
+        columns |= {"width": self.width, "explained": self.explained, "step": np.array(self.found, dtype=int)}
         columns["flags"] = np.array([",".join(flags) for flags in self.lesion_flags], dtype=object)
-        assert ndim <= 3
         return pd.DataFrame(columns)
 
     def replay(self, i: int, *, region: Box | None = None) -> Replay:
@@ -336,38 +250,29 @@ class Detections:
         step = self.steps[i]
         lesions = lesions_after(self.steps[: step.number + 1])
         ndim = self.mu.shape[1]
-        mu = np.array([m for m, _ in lesions.values()]).reshape(-1, ndim)
-        alpha = np.array([a for _, a in lesions.values()])
-        residual = subtract(self._data(), mu, alpha, self.sigma, scale=self.config.scale, region=region)
-        return Replay(step=step, residual=residual, mu=mu, alpha=alpha, found=tuple(lesions))
+        mu = np.array([one.mu for one in lesions.values()]).reshape(-1, ndim)
+        alpha, width = (np.array([getattr(one, name) for one in lesions.values()]) for name in ("alpha", "width"))
+        residual = subtract(self._data(), mu, alpha, self.sigma, width=width, scale=self.config.scale, region=region)
+        return Replay(step=step, residual=residual, mu=mu, alpha=alpha, found=tuple(lesions), width=width)
 
     def residual(self, *, region: Box | None = None) -> Float[np.ndarray, " ..."]:
         """Return the map less these lesions (after :meth:`filter`: less those that are left)."""
-        return subtract(self._data(), self.mu, self.alpha, self.sigma, scale=self.config.scale, region=region)
-
-    def explained_energy(self) -> float:
-        """Share of the whole map's energy (sum of squares) that the lesions explain; reads the map once."""
-        data, total, left = self._data(), 0.0, 0.0
-        for z in range(data.shape[0]):
-            part = np.asarray(data[z : z + 1], dtype=float)
-            region = (slice(z, z + 1), *(slice(0, n) for n in data.shape[1:]))
-            rest = self.residual(region=region)
-            total += float(np.vdot(part, part))
-            left += float(np.vdot(rest, rest))
-        return 1.0 - left / total if total > 0 else 0.0
+        return subtract(
+            self._data(), self.mu, self.alpha, self.sigma, width=self.width, scale=self.config.scale, region=region
+        )
 
     def _data(self) -> Num[np.ndarray, " ..."]:
         return self.heatmap() if callable(self.heatmap) else self.heatmap
 
 
-def lesions_after(steps: tuple[FitStep, ...]) -> dict[int, tuple[Float[np.ndarray, " ndim"], float]]:
-    """Replay the records: the step that found a lesion -> its centre and alpha as they stand after the last record."""
-    lesions: dict[int, tuple[Float[np.ndarray, " ndim"], float]] = {}
+def lesions_after(steps: tuple[FitStep, ...]) -> dict[int, Refit]:
+    """Replay the records: the step that found a lesion -> the lesion as it stands after the last record."""
+    lesions: dict[int, Refit] = {}
     for step in steps:
         if step.status == "kept":
-            lesions[step.number] = (step.mu, step.alpha)
+            lesions[step.number] = Refit(step.number, step.mu, step.alpha, step.width)
         for refit in step.refits:
-            lesions[refit.step] = (refit.mu, refit.alpha)
+            lesions[refit.step] = refit
         for dropped in step.drops:
             del lesions[dropped]
     return lesions
@@ -379,10 +284,11 @@ def subtract(
     alpha: Float[np.ndarray, " n"],
     sigma: tuple[float, ...],
     *,
+    width: Float[np.ndarray, " n"] | None = None,
     scale: Literal["mass", "peak"] = "mass",
     region: Box | None = None,
 ) -> Float[np.ndarray, " ..."]:
-    """Return a copy of the map, or of a region of it, less ``alpha * N(mu, sigma)`` of each lesion (equation 3).
+    """Return a copy of the map, or of a region, less ``alpha * N(mu, width * sigma)`` of each lesion (equation 3).
 
     Floating-point maps keep their precision, at least float32; integers become float64.
     """
@@ -396,35 +302,19 @@ def subtract(
     dtype = kind or (np.dtype(np.float32) if heatmap.dtype == np.float16 else np.dtype(np.float64))
     out: Float[np.ndarray, " ..."] = np.array(heatmap[where], dtype=dtype.newbyteorder("="))
     # an axis of length 1 carries no position: its factor is 1
-    widths = np.where(np.array(shape) == 1, np.inf, np.asarray(sigma))
-    finite = widths[np.isfinite(widths)]
+    sigmas = np.where(np.array(shape) == 1, np.inf, np.asarray(sigma))
+    finite = sigmas[np.isfinite(sigmas)]
     unit = 1.0 if scale == "peak" else float(np.prod(1.0 / (np.sqrt(2.0 * np.pi) * finite)))
-    reach = np.where(np.isfinite(widths), np.ceil(REACH * np.where(np.isfinite(widths), widths, 1.0)), 0).astype(int)
-    for centre, a in zip(mu, alpha, strict=True):
+    for centre, a, wide in zip(mu, alpha, np.ones(len(mu)) if width is None else width, strict=True):
+        reach = np.ceil(REACH * wide * np.where(np.isfinite(sigmas), sigmas, 0.0)).astype(int)
         nearest = np.rint(centre).astype(int)
         first = np.maximum(nearest - reach, lower)
         last = np.minimum(nearest + reach + 1, upper)
         if (last <= first).any():
             continue
-        patch: Any = a * unit
+        patch: Any = a * unit / wide**finite.size
         for axis in range(len(shape)):
-            offsets = (np.arange(first[axis], last[axis]) - centre[axis]) / widths[axis]
+            offsets = (np.arange(first[axis], last[axis]) - centre[axis]) / (wide * sigmas[axis])
             patch = np.multiply.outer(patch, np.exp(-0.5 * offsets * offsets))
         out[tuple(slice(f, t) for f, t in zip(first - lower, last - lower, strict=True))] -= patch
     return out
-
-
-def _chi2_quantile(level: float, ndim: int) -> float:
-    """Squared radius of the ball that holds `level` of a standard normal in 1, 2 or 3 dimensions."""
-    if ndim == 2:
-        return -2.0 * math.log1p(-level)
-
-    def below(x: float) -> float:
-        inner = math.erf(math.sqrt(x / 2.0))
-        return inner if ndim == 1 else inner - math.sqrt(2.0 * x / math.pi) * math.exp(-x / 2.0)
-
-    low, high = 0.0, 1500.0
-    for _ in range(100):
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if below(middle) < level else (low, middle)
-    return 0.5 * (low + high)

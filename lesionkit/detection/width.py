@@ -6,22 +6,24 @@ A wrong sigma is the largest error in alpha: lesions of sigma 1.3 fitted with 1.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lesionkit.detection.candidates import Field
-from lesionkit.detection.fitting import WindowFits, fit_windows
-from lesionkit.detection.maxima import as_heatmap
-from lesionkit.detection.records import FitConfig
+from lesionkit.detection.config import FitConfig
+from lesionkit.detection.group import fit_group
+from lesionkit.detection.residual import NONE, Field, Residual, as_heatmap
+from lesionkit.detection.window import fit_window
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int, Num
+    from jaxtyping import Float, Num
 
 Array = np.ndarray
 
 MOST_PEAKS = 64
 """Most peaks looked at, the highest."""
+WIDTHS = (0.5, 2.1)
+"""Least and greatest width of a peak over that assumed; those that reach one of them are not counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,52 +93,33 @@ def estimate_sigma(
 
 def _width_ratio(field: Field) -> tuple[float, float, int]:
     """Return the width of the isolated peaks over the one assumed, its relative standard error and their number."""
-    maxima = field.maxima()
-    maxima.descend()
-    seeds = maxima.peaks()
-    seeds = seeds[np.argsort(-maxima.residual[seeds], kind="stable")][:MOST_PEAKS]
-    if not seeds.size:
-        return 1.0, float("nan"), 0
-    where, height = maxima.index[:, seeds].T, maxima.residual[seeds]
-    distance = (np.abs(where[:, None] - where) * field.inverse).max(2)
+    where = Residual(field).peaks()[:MOST_PEAKS]
+    height = field.view[tuple(where.T)].astype(float)
+    distance = (np.abs(where[:, None] - where) / field.sigma).max(2, initial=0.0)
     np.fill_diagonal(distance, np.inf)
-    beside = (distance < field.config.link) & (height > 0.1 * height[:, None])
-    alone = ~beside.any(1) if (~beside.any(1)).any() else np.ones(seeds.size, bool)
-    where = where[alone]
-    lower, _, boxes, inside = field.windows(where, np.zeros((0, 3)), np.zeros(0))
-    begin = where - lower
-
-    def fit(factors: Float[Array, " k"] | float) -> WindowFits:
-        return fit_windows(boxes, begin, field.sigma * factors, inside=inside, tolerance=1e-5)
-
-    base = fit(1.0)
-    good = base.converged & (base.amplitude / field.unit >= 0.5 * field.min_alpha)
-    grid = np.geomspace(0.55, 1.9, 15)
-    errors = np.array([fit(float(f)).sse for f in grid])
-    best = grid[errors.argmin(0)]
-    for spread in (0.05, 0.01):  # the width that leaves least, by a parabola through three of each peak
-        left, middle, right = (_sse_at(field, boxes, begin, inside, best * f) for f in (1 - spread, 1.0, 1 + spread))
-        bend = left - 2.0 * middle + right
-        shift = np.where(bend > 0, 0.5 * (left - right) / np.where(bend > 0, bend, 1.0), 0.0)
-        best = best * (1.0 + spread * np.clip(shift, -1.5, 1.5))
-    good &= (best > 0.5) & (best < 2.1)
-    if not good.any():
+    alone = ~((distance < field.config.link) & (height > 0.1 * height[:, None])).any(1)
+    found = []
+    for voxel in where[alone] if alone.any() else where:
+        lower, upper = field.bounds(voxel, voxel)
+        box = field.less(lower, upper, NONE)
+        fit = fit_window(box, (voxel - lower).tolist(), field.sigma)
+        if fit.converged and fit.amplitude >= 0.5 * field.config.lowest_alpha * field.unit:
+            start = np.array([fit.mu]), np.array([fit.amplitude])
+            width = fit_group(box, *start, field.sigma, width=np.ones(1), widths=WIDTHS, max_iterations=40).width[0]
+            if WIDTHS[0] < width < WIDTHS[1]:
+                found.append((width, fit.energy - fit.sse))
+    if not found:
         return 1.0, float("nan"), 0
-    values, weights = best[good], (base.energy - base.sse)[good]
-    order = np.argsort(values, kind="stable")
-    values, weights = values[order], weights[order] / weights.sum()
-    middle_value = float(values[np.searchsorted(np.cumsum(weights), 0.5)])
-    n_effective = 1.0 / float((weights**2).sum())
-    deviation = np.abs(values - middle_value)
-    by_size = np.argsort(deviation, kind="stable")
-    scatter = 1.4826 * float(deviation[by_size][np.searchsorted(np.cumsum(weights[by_size]), 0.5)])
+    values, weights = np.array(found).T
+    weights = weights / weights.sum()
+    middle = _median(values, weights)
+    scatter = 1.4826 * _median(np.abs(values - middle), weights)
     # the median of n normal values scatters by sqrt(pi / 2 n)
-    error = scatter * float(np.sqrt(np.pi / 2.0 / n_effective)) / middle_value if values.size > 1 else float("nan")
-    return middle_value, error, int(values.size)
+    error = scatter * float(np.sqrt(np.pi / 2.0 * (weights**2).sum())) / middle if len(values) > 1 else float("nan")
+    return middle, error, len(values)
 
 
-def _sse_at(
-    field: Field, boxes: Float[Array, "k a b c"], begin: Int[Array, "k 3"], inside: Any, factors: Float[Array, " k"]
-) -> Float[Array, " k"]:
-    """Return the squared error of each window at its own width."""
-    return fit_windows(boxes, begin, field.sigma * factors[:, None], inside=inside, tolerance=1e-5).sse
+def _median(values: Float[Array, " n"], weights: Float[Array, " n"]) -> float:
+    """Return the median of values with weights that add up to 1."""
+    order = np.argsort(values, kind="stable")
+    return float(values[order][np.searchsorted(np.cumsum(weights[order]), 0.5)])

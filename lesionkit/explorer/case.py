@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lesionkit.detection.maxima import as_heatmap
+from lesionkit.detection.residual import as_heatmap
 from lesionkit.explorer.annotation import Annotation
 from lesionkit.volume import Volume
 

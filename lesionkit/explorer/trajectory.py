@@ -43,6 +43,8 @@ class Moment:
     """Centres, float voxel index."""
     alpha: Float[np.ndarray, " n"]
     """Existence probabilities."""
+    width: Float[np.ndarray, " n"]
+    """Standard deviations over sigma."""
     found: tuple[int, ...]
     """For each lesion, the step that found it."""
 
@@ -80,8 +82,7 @@ class Trajectory:
         self.heatmap: Num[np.ndarray, " ..."] = heatmap
         self.steps: tuple[FitStep, ...] = detections.steps
         self.moments = _moments(self.steps, heatmap.ndim)
-        widths = np.where(np.array(heatmap.shape) == 1, 0.0, detections.sigma)
-        self._reach = np.ceil(REACH * widths).astype(int)
+        self._widths = np.where(np.array(heatmap.shape) == 1, 0.0, detections.sigma)
         boxes = [self._changed(*pair) for pair in zip(self.moments, self.moments[1:], strict=False)]
         self.boxes: tuple[Box | None, ...] = tuple(boxes)
         self._patches: dict[int, Patch | None] = {}
@@ -108,6 +109,7 @@ class Trajectory:
             Detections(
                 mu=np.zeros((0, ndim)),
                 alpha=nothing,
+                width=nothing,
                 alpha_window=nothing,
                 covariance=np.zeros((0, ndim, ndim)),
                 alpha_se=nothing,
@@ -156,7 +158,7 @@ class Trajectory:
 
     def _residual(self, moment: Moment, box: Box) -> Float[np.ndarray, " ..."]:
         """Subtract the lesions of a moment in a box, one by one in the order of a replay of the whole map."""
-        lower, upper = self._bounds(moment.mu)
+        lower, upper = self._bounds(moment.mu, moment.width)
         near = np.ones(len(moment.mu), bool)
         for axis, part in enumerate(box):
             near &= (lower[:, axis] < part.stop) & (upper[:, axis] > part.start)
@@ -166,27 +168,30 @@ class Trajectory:
             moment.mu[near],
             moment.alpha[near],
             detections.sigma,
+            width=moment.width[near],
             scale=detections.config.scale,
             region=box,
         )
 
-    def _bounds(self, mu: Float[np.ndarray, "n ndim"]) -> tuple[Int[np.ndarray, "n ndim"], Int[np.ndarray, "n ndim"]]:
+    def _bounds(
+        self, mu: Float[np.ndarray, "n ndim"], width: Float[np.ndarray, " n"]
+    ) -> tuple[Int[np.ndarray, "n ndim"], Int[np.ndarray, "n ndim"]]:
         """First voxel of each lesion's box, and the one after the last."""
-        nearest = np.rint(mu).astype(int)
-        return nearest - self._reach, nearest + self._reach + 1
+        nearest, reach = np.rint(mu).astype(int), np.ceil(REACH * width[:, None] * self._widths).astype(int)
+        return nearest - reach, nearest + reach + 1
 
     def _changed(self, one: Moment, other: Moment) -> Box | None:
         """Return the box of all lesions that differ between two moments; None if nothing in the map does."""
         if one is other:
             return None
         was, now = (
-            {found: (*mu, alpha) for found, mu, alpha in zip(m.found, m.mu.tolist(), m.alpha.tolist(), strict=True)}
+            dict(zip(m.found, zip(*m.mu.T.tolist(), m.width.tolist(), m.alpha.tolist(), strict=True), strict=True))
             for m in (one, other)
         )
-        mu = [values[:-1] for _, values in was.items() ^ now.items()]
-        if not mu:
+        changed = np.array([values for _, values in was.items() ^ now.items()])
+        if not changed.size:
             return None
-        lower, upper = self._bounds(np.array(mu))
+        lower, upper = self._bounds(changed[:, :-2], changed[:, -2])
         first = np.maximum(lower.min(0), 0).tolist()
         stop = np.minimum(upper.max(0), self.heatmap.shape).tolist()
         if any(b <= a for a, b in zip(first, stop, strict=True)):
@@ -196,13 +201,13 @@ class Trajectory:
 
 def _moments(steps: tuple[FitStep, ...], ndim: int) -> tuple[Moment, ...]:
     """Return the lesions before the first step and after each; one object for as long as nothing changes."""
-    moments = [Moment(mu=np.zeros((0, ndim)), alpha=np.zeros(0), found=())]
+    moments = [Moment(mu=np.zeros((0, ndim)), alpha=np.zeros(0), width=np.zeros(0), found=())]
     for i, step in enumerate(steps):
         if step.status != "kept" and not step.refits and not step.drops:
             moments.append(moments[-1])
             continue
         lesions = lesions_after(steps[: i + 1])
-        mu = np.array([m for m, _ in lesions.values()]).reshape(-1, ndim)
-        alpha = np.array([a for _, a in lesions.values()], dtype=float)
-        moments.append(Moment(mu=mu, alpha=alpha, found=tuple(lesions)))
+        mu = np.array([one.mu for one in lesions.values()]).reshape(-1, ndim)
+        alpha, width = (np.array([getattr(one, of) for one in lesions.values()], float) for of in ("alpha", "width"))
+        moments.append(Moment(mu=mu, alpha=alpha, width=width, found=tuple(lesions)))
     return tuple(moments)

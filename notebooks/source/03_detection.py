@@ -72,7 +72,20 @@ print(found.round(2))
 # **Explain.** Each row is alpha and the voxel position: three lesions instead of two. The first fit sits between the two and takes
 # too much of both. What is left on either side looks like two more. The loop never looks back.
 #
-# ## Ours, step by step
+# ## Ours: the loop
+#
+# This is the source that runs, not a copy. It is section 3.2, and one line more: the refit that makes it joint.
+
+# %%
+import inspect
+import textwrap
+
+from lesionkit.detection.search import Search
+
+print(textwrap.dedent(inspect.getsource(Search.run)))
+
+# %% [markdown]
+# ## Step by step
 #
 # `fit_steps` is a generator: the loop above as a plain `for`, one record a step.
 
@@ -153,11 +166,10 @@ print(
 # ## With your own heatmap
 #
 # ```python
-# from lesionkit import detect, read_volume
-# from lesionkit.detection import fit_config
+# from lesionkit import FitConfig, detect, read_volume
 #
 # mine = read_volume("my_heatmap.nii.gz")
-# found = detect(mine.data, fit_config("estimate"))  # sigma estimated from the map's isolated peaks
+# found = detect(mine.data, FitConfig.for_predictions("estimate"))  # sigma estimated from the map's isolated peaks
 # found.to_frame(mine.affine)
 # ```
 #

@@ -1,4 +1,4 @@
-"""Ten thousand odd maps."""
+"""A thousand odd maps."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def adversarial(rng):
 
 
 def test_no_map_breaks_the_search():
-    # LESIONKIT_FUZZ_N asks for more maps than the 10,000 that every run makes
-    for seed in range(int(os.environ.get("LESIONKIT_FUZZ_N", "10000"))):
+    # LESIONKIT_FUZZ_N asks for more maps than the 1,000 that every run makes
+    for seed in range(int(os.environ.get("LESIONKIT_FUZZ_N", "1000"))):
         rng = np.random.default_rng(seed)
         heatmap = adversarial(rng)
         config = FitConfig(
@@ -63,6 +63,7 @@ def test_no_map_breaks_the_search():
             window=int(rng.choice([3, 5, 7])),
             max_lesions=int(rng.choice([1, 8, 30])),
             scale=str(rng.choice(["mass", "peak"])),
+            width=str(rng.choice(["fixed", "free"])),
         )
         if not np.isfinite(heatmap).all():
             with pytest.raises(ValueError, match="must be finite"):
@@ -70,7 +71,7 @@ def test_no_map_breaks_the_search():
             continue
         found = detect(heatmap, config)
         assert len(found) <= config.max_lesions, seed
-        assert len(found.steps) <= 2 * config.max_lesions + 74, seed
+        assert len(found.steps) <= 2 * config.max_lesions + 10, seed
         assert np.isfinite(found.mu).all(), seed
         assert np.isfinite(found.alpha).all(), seed
         assert not np.isnan(found.covariance).any(), seed

@@ -52,7 +52,7 @@ def test_frame_filter_and_ellipsoids():
     [
         {"sigma": 0}, {"sigma": (1, -1)}, {"sigma": "guess"}, {"sigma": np.nan}, {"window": 4}, {"window": 1},
         {"window": 7.0}, {"min_alpha": 0}, {"max_lesions": 0}, {"mode": "fast"}, {"scale": "max"}, {"patience": -1},
-        {"guard": np.inf}, {"link": 0}, {"min_separation": -1}, {"max_group": 0},
+        {"width": "any"}, {"guard": np.inf}, {"link": 0}, {"min_separation": -1}, {"max_group": 0},
     ],
 )  # fmt: skip
 def test_wrong_settings_are_refused(wrong):

@@ -147,22 +147,6 @@ def test_a_crowd_is_no_misfit(noise):
     assert len(found) > 55
 
 
-@pytest.mark.parametrize("mode", ["joint", "paper"])
-def test_fits_made_ahead_do_not_change_the_steps(monkeypatch, mode):
-    config = FitConfig(mode=mode, min_alpha=0.03, patience=3)
-    for seed, n in ((1, 5), (2, 14), (3, 40), (4, 60), (5, 20)):
-        heatmap = crowded(seed, (40, 44, 36), n)
-        together = detect(heatmap, config)
-        with monkeypatch.context() as patch:
-            patch.setattr("lesionkit.detection.search.PREFETCH", 1)
-            patch.setattr("lesionkit.detection.search.LEVELS", 1)
-            one_by_one = detect(heatmap, config)
-        assert [s.voxel for s in together.steps] == [s.voxel for s in one_by_one.steps]
-        assert [s.status for s in together.steps] == [s.status for s in one_by_one.steps]
-        np.testing.assert_allclose(together.mu, one_by_one.mu, atol=1e-6)
-        np.testing.assert_allclose(together.alpha, one_by_one.alpha, atol=1e-6)
-
-
 def test_a_broad_peak_is_one_lesion_whose_shell_neither_ends_the_search_nor_is_tried_voxel_by_voxel():
     """As networks predict a large lesion whose centre is uncertain: what is left around it is merged into it."""
     broad = 3 * render([(16.2, 15.7, 16.4)], (32, 32, 32), 2.0)
