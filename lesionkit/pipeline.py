@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lesionkit.channels import check_contrast, in_order
 from lesionkit.checkpoints import Checkpoint
 from lesionkit.components import ComponentConfig, Components, detect_components
 from lesionkit.detection import Detections, detect
@@ -103,6 +104,40 @@ def read_images(paths: Sequence[str | Path]) -> list[Volume]:
             raise DataError(f"{path}: {error}") from error
         check_same_grid(volumes[0], volume, (str(paths[0]), str(path)))
     return volumes
+
+
+def read_case(
+    paths: Sequence[Path], channels: Sequence[str], *, force: bool = False
+) -> tuple[tuple[Path, ...], list[Volume]]:
+    """Read the images of a case, in the order of a network's channels.
+
+    Parameters
+    ----------
+    paths : sequence of path
+        One image a channel; names and images say which is which (`lesionkit.channels`).
+    channels : sequence of str
+        What the network wants, in its order.
+    force : bool
+        Take the images in the order in which they are given, whatever they look like.
+
+    Returns
+    -------
+    paths, images
+        In the network's order.
+
+    Raises
+    ------
+    DataError
+        As `read_images` does.
+    ValueError
+        If the images cannot be these channels.
+    """
+    if force:
+        return tuple(paths), read_images(paths)
+    paths = in_order(paths, channels)
+    images = read_images(paths)
+    order = check_contrast(paths, images, channels)
+    return tuple(paths[place] for place in order), [images[place] for place in order]
 
 
 def detect_lesions(
