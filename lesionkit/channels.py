@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import permutations
+from itertools import combinations, permutations
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +57,11 @@ def marks(name: str) -> frozenset[str]:
     said = frozenset(mark for mark, pattern in _MARKS.items() if pattern.search(text))
     if {"T2", "FLAIR"} <= said:  # FLAIR is T2-weighted
         said -= {"T2"}
-    return said - (_SEQUENCES if len(said & _SEQUENCES) > 1 else set()) - ({"pre", "post"} if {"pre", "post"} <= said else set())
+    return (
+        said
+        - (_SEQUENCES if len(said & _SEQUENCES) > 1 else set())
+        - ({"pre", "post"} if {"pre", "post"} <= said else set())
+    )
 
 
 def in_order(paths: Sequence[Path], channels: Sequence[str]) -> tuple[Path, ...]:
@@ -96,10 +100,10 @@ def in_order(paths: Sequence[Path], channels: Sequence[str]) -> tuple[Path, ...]
     orders = [order for order in permutations(given) if fits(order)]
     if len(orders) == 1:
         return tuple(paths[place] for place in orders[0])
-    path, channel = next(
-        (p, c) for p, s, c, w in zip(paths, said, channels, wanted, strict=True) if not _can_be(s, w)
+    path, channel = next((p, c) for p, s, c, w in zip(paths, said, channels, wanted, strict=True) if not _can_be(s, w))
+    raise ValueError(
+        f"{path}: cannot be {channel} by its name; {', '.join(channels)} of each case, in this order, are wanted"
     )
-    raise ValueError(f"{path}: cannot be {channel} by its name; {', '.join(channels)} of each case, in this order, are wanted")
 
 
 def check_contrast(paths: Sequence[Path], images: Sequence[Volume], channels: Sequence[str]) -> tuple[int, ...]:
@@ -123,7 +127,7 @@ def check_contrast(paths: Sequence[Path], images: Sequence[Volume], channels: Se
         If one image is given twice, or the images contradict their names.
     """
     order = list(range(len(images)))
-    for one, other in zip(*np.triu_indices(len(images), 1), strict=True):
+    for one, other in combinations(range(len(images)), 2):
         if np.array_equal(images[one].data, images[other].data):
             raise ValueError(f"{paths[other]}: is the same image as {paths[one]}; {', '.join(channels)} are wanted")
     wanted, said = [marks(channel) for channel in channels], _said(paths)

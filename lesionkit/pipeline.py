@@ -7,7 +7,7 @@ and the report (HTML).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -179,7 +179,9 @@ def detect_lesions(
     threshold = card.threshold if threshold is None else threshold
     detections: Detections | Components
     if card.label == "heatmap":
-        detections = detect(heatmap.data, fit_config(card.sigma))
+        config = fit_config(card.sigma)
+        # A lesion below the alpha at which the fit stops by itself would never be seen.
+        detections = detect(heatmap.data, replace(config, min_alpha=min(config.min_alpha, threshold)))
     else:
         detections = detect_components(heatmap.data, ComponentConfig.for_label(card.label, threshold))
     return CaseResult(
@@ -192,6 +194,11 @@ def detect_lesions(
     )
 
 
+def result_files(folder: str | Path, name: str) -> dict[str, Path]:
+    """Return where `write_result` writes."""
+    return {part: Path(folder) / f"{name}_{part}" for part in ("heatmap.nii.gz", "lesions.tsv", "report.html")}
+
+
 def write_result(
     result: CaseResult,
     folder: str | Path,
@@ -201,8 +208,7 @@ def write_result(
     max_distance_mm: float = 6.0,
 ) -> dict[str, Path]:
     """Write `<name>_heatmap.nii.gz`, `<name>_lesions.tsv` and `<name>_report.html`; return their paths."""
-    folder = Path(folder)
-    files = {part: folder / f"{name}_{part}" for part in ("heatmap.nii.gz", "lesions.tsv", "report.html")}
+    files = result_files(folder, name)
     lesions = result.lesions()
     spacing = " x ".join(f"{s:g}" for s in result.heatmap.spacing)
     facts = {
@@ -211,7 +217,8 @@ def write_result(
         "grid": f"{' x '.join(map(str, result.heatmap.shape))} voxels of {spacing} mm",
     }
     if isinstance(result.detections, Detections):
-        sigma = " x ".join(f"{s:g}" for s in sorted(set(result.detections.sigma)))
+        widths = [f"{s:g}" for s in result.detections.sigma]
+        sigma = widths[0] if len(set(widths)) == 1 else " x ".join(widths)
         facts["grid"] += f"; sigma {sigma} voxels"
         facts["expected count"] = f"{lesions['alpha'].clip(0, 1).sum():.1f} (sum of their alphas)"
     else:

@@ -29,6 +29,7 @@ from itertools import combinations
 
 import numpy as np
 from jaxtyping import Bool, Float
+from numpy.typing import ArrayLike
 from scipy import fft, ndimage
 
 from lesionkit.preprocessing import brain_mask, normalise
@@ -97,17 +98,16 @@ def _details(
 
 
 def mean_within(
-    values: Float[np.ndarray, "i j k"], mask: Bool[np.ndarray, "i j k"], sigma: Float[np.ndarray, "3"]
+    values: Float[np.ndarray, "i j k"], mask: Bool[np.ndarray, "i j k"], sigma: ArrayLike
 ) -> Float[np.ndarray, "i j k"]:
     """Smooth inside a mask, as if there were nothing outside."""
-    weight = ndimage.gaussian_filter(mask.astype(np.float32), sigma)
-    total = ndimage.gaussian_filter(np.where(mask, values, 0).astype(np.float32), sigma)
+    width = np.asarray(sigma).tolist()
+    weight = ndimage.gaussian_filter(mask.astype(np.float32), width)
+    total = ndimage.gaussian_filter(np.where(mask, values, 0).astype(np.float32), width)
     return np.asarray(total / np.maximum(weight, 1e-3))
 
 
-def _best(
-    first: Float[np.ndarray, "i j k"], second: Float[np.ndarray, "i j k"]
-) -> tuple[float, tuple[int, ...]]:
+def _best(first: Float[np.ndarray, "i j k"], second: Float[np.ndarray, "i j k"]) -> tuple[float, tuple[int, ...]]:
     """Return the largest correlation over all shifts of the first image, and that shift in voxels."""
     size = [fft.next_fast_len(2 * n, real=True) for n in first.shape]
     spectrum = fft.rfftn(second, size) * np.conj(fft.rfftn(first, size))
