@@ -181,7 +181,7 @@ def detect_lesions(
     if card.label == "heatmap":
         config = fit_config(card.sigma)
         # A lesion below the alpha at which the fit stops by itself would never be seen.
-        detections = detect(heatmap.data, replace(config, min_alpha=min(config.min_alpha, threshold)))
+        detections = detect(heatmap.data, replace(config, min_alpha=min(config.lowest_alpha, max(threshold, 0.01))))
     else:
         detections = detect_components(heatmap.data, ComponentConfig.for_label(card.label, threshold))
     return CaseResult(

@@ -91,7 +91,7 @@ def test_detect_finds_the_same_in_any_order(names: tuple[str, str], tmp_path: Pa
         assert main(["detect", *map(str, order), "-c", "gad", "-o", str(folder)]) == 0
         (table,) = folder.glob("*_lesions.tsv")
         found.append(read_points(table))
-        assert f"{names[0]}.nii.gz is taken as ce-gad_T1w, {names[1]}.nii.gz as T1w" in capsys.readouterr().err
+        assert f"{paths[0]} is taken as ce-gad_T1w, {paths[1]} as T1w" in capsys.readouterr().err
     assert len(found[0]) >= 1
     assert found[0].equals(found[1])
 

@@ -204,14 +204,14 @@ def _which_affine(header: nib.Nifti1Header, shape: tuple[int, int, int]) -> str:
         return "has neither sform nor qform, so that left and right are a guess: the grid of its voxel size is taken (LAS)"
     if not (header["sform_code"] and header["qform_code"]):
         return ""
+    corners = np.stack(np.meshgrid(*((0, n - 1) for n in shape), (1,)), axis=-1).reshape(-1, 4)
     try:
         with np.errstate(all="ignore"):
             between = header.get_sform() - header.get_qform()
+            apart = float(np.linalg.norm(corners @ between.T, axis=1).max())
     except (ValueError, HeaderDataError):
         return ""
-    corners = np.stack(np.meshgrid(*((0, n - 1) for n in shape), (1,)), axis=-1).reshape(-1, 4)
-    apart = float(np.linalg.norm(corners @ between.T, axis=1).max())
-    return "" if apart <= _APART_MM else f"its sform and qform place it {apart:.1f} mm apart: the sform is taken"
+    return f"its sform and qform place it {apart:.1f} mm apart: the sform is taken" if apart > _APART_MM else ""
 
 
 def _checked_claims(
