@@ -187,7 +187,7 @@ def test_points_without_a_visit_are_nobodys_where_there_are_several(tmp_path: Pa
 def test_runs_are_not_chosen_from(tmp_path: Path, rng: np.random.Generator):
     _visit(tmp_path / "in", "sub-1/anat/sub-1_run-1_FLAIR.nii.gz", "sub-1/anat/sub-1_points.tsv", (12, 14, 10), rng)
     _visit(tmp_path / "in", "sub-1/anat/sub-1_run-2_FLAIR.nii.gz", None, (12, 14, 10), rng)
-    with pytest.raises(NothingImported, match=r"run-1_FLAIR.nii.gz and .*run-2_FLAIR.nii.gz.*runs and acq"):
+    with pytest.raises(NothingImported, match=r"run-1_FLAIR.nii.gz and .*run-2_FLAIR.nii.gz.*best of runs and acq"):
         import_cohort(tmp_path / "in", tmp_path / "out")
 
 
@@ -207,7 +207,10 @@ def test_the_folders_of_nnunet_are_understood(tmp_path: Path, rng: np.random.Gen
         write_volume(tmp_path / "in" / "imagesTr" / f"{name}_0000.nii.gz", image)
         write_volume(tmp_path / "in" / "labelsTr" / f"{name}.nii.gz", image.with_data(labels))
     report = import_cohort(tmp_path / "in", tmp_path / "out")
-    assert [(case.subject, len(read_points(case.points))) for case in report.cohort] == [("sub-case1", 1), ("sub-case2", 1)]
+    assert [(case.subject, len(read_points(case.points))) for case in report.cohort] == [
+        ("sub-case1", 1),
+        ("sub-case2", 1),
+    ]
 
 
 def test_an_image_of_another_program_gets_a_hint(folder: Path, tmp_path: Path):

@@ -17,7 +17,15 @@ import pandas as pd
 import pytest
 
 from lesionkit.cli import main
-from lesionkit.io import DataError, check_same_grid, check_writable, import_points, read_points, read_volume, write_volume
+from lesionkit.io import (
+    DataError,
+    check_same_grid,
+    check_writable,
+    import_points,
+    read_points,
+    read_volume,
+    write_volume,
+)
 from lesionkit.metrics import CasePoints, choose_threshold, precision_recall, score_points
 from lesionkit.samples import sample
 from lesionkit.volume import Volume
@@ -114,7 +122,7 @@ def test_images_two_micrometres_apart_are_on_one_grid(rng: np.random.Generator):
     affine[0, 3] = 0.002
     check_same_grid(one, Volume(one.data, affine), ("a", "b"))
     affine[0, 3], affine[0, 0] = 0, 1.02  # 0.02 a voxel: 0.08 mm over the image
-    with pytest.raises(DataError, match="by up to 0.08"):
+    with pytest.raises(DataError, match=r"by up to 0\.08"):
         check_same_grid(one, Volume(one.data, affine), ("a", "b"))
 
 
@@ -188,7 +196,9 @@ RUN = "import sys; from lesionkit.cli import main; sys.exit(main(sys.argv[1:]))"
 @pytest.mark.parametrize("how", ["closed", "full", "cp1252", "latin"])
 def test_printing_never_ends_a_run(how: str, tmp_path: Path):
     _, case = sample("gad")
-    name = os.fsdecode("b\xe9 \u0161 [x].nii.gz".encode("latin-1", "replace") if how == "latin" else "č [x].nii.gz".encode())
+    name = os.fsdecode(
+        "b\xe9 \u0161 [x].nii.gz".encode("latin-1", "replace") if how == "latin" else "č [x].nii.gz".encode()
+    )
     path = tmp_path / name
     path.write_bytes(case.images[0].read_bytes())
     arguments = ["detect", path, case.images[1], "-c", "gad", "-o", tmp_path / "out"]
@@ -196,7 +206,7 @@ def test_printing_never_ends_a_run(how: str, tmp_path: Path):
     reader, writer = os.pipe()
     if how == "closed":
         os.close(reader)
-    output = open("/dev/full", "wb") if how == "full" else writer
+    output = os.open("/dev/full", os.O_WRONLY) if how == "full" else writer
     done = subprocess.Popen(
         [sys.executable, "-c", RUN, *map(str, arguments)], env=environment,
         stdout=output, stderr=subprocess.STDOUT,
@@ -218,7 +228,7 @@ def test_progress_without_a_terminal_is_a_line_every_tenth():
     from lesionkit.terminal import Bar
 
     log = io.StringIO()
-    with Bar(Console(file=log, width=80)) as bar:
+    with Bar(Console(file=log, width=80, markup=False)) as bar:
         task = bar.add_task("stage [one]", total=200)
         for done in range(1, 201):
             bar.update(task, completed=done)

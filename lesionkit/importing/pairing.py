@@ -29,7 +29,9 @@ _CONTRAST = r"(?:[23]d)?[-_]?(?:t[12]|flair|pd|swi|dwi|mp2?rage|gad)"
 _WHEN = r"(?:ses(?:sion)?|visit|tp|timepoint|baseline|bl|follow[-_ ]?up|fu|month|week|year|day|exam|study|scan|v)"
 _DATE = r"(?:19|20)\d\d[-_.]?\d\d[-_.]?\d\d(?:\d{6})?"
 _EDGE = r"(?:^|(?<=[_. -]))({})(?=$|[_. -])"
-_VISIT = re.compile(_EDGE.format(rf"{_WHEN}[-_ ]?\d+[a-z]?|ses-[a-z0-9]+|baseline|follow[-_ ]?up|{_DATE}"), re.IGNORECASE)
+_VISIT = re.compile(
+    _EDGE.format(rf"{_WHEN}[-_ ]?\d+[a-z]?|ses-[a-z0-9]+|baseline|follow[-_ ]?up|{_DATE}"), re.IGNORECASE
+)
 """What names a visit, in names of files and folders."""
 _NUMBER = re.compile(_EDGE.format(r"\d{1,2}"))
 """What numbers a visit, in the name of a file in a patient's folder."""
@@ -181,7 +183,8 @@ def _classified(path: Path, parts: tuple[str, ...], name: str, channels: Sequenc
             patient, _, rest = stem.rpartition("_")
             patient, rest = (patient, rest) if patient else (rest, "")
     without = _VISIT.sub("", rest).strip("_-. ") if _VISIT.search(rest) else rest
-    for role, pattern in (("brain", _BRAIN), ("lesions", _LESIONS)):
+    masks: tuple[tuple[Role, re.Pattern[str]], ...] = (("brain", _BRAIN), ("lesions", _LESIONS))
+    for role, pattern in masks:
         if any(pattern.search(_NUMBER.sub("", text).strip("_-. ")) for text in (rest, without)):
             return made(role, patient, rest, numbered=bool(folders))
     return made("image", patient, rest, numbered=bool(folders))
@@ -283,7 +286,7 @@ def _pairing_problem(
     for what, group in groups:
         if len(group) > 1:
             shown = " and ".join(file.name for file in group[:3])
-            return f"the patient has several files of {what}: {shown}; one is wanted (visits: a folder each; runs and acquisitions: the best)"
+            return f"the patient has several files of {what}: {shown}; one is wanted (a folder a visit; the best of runs and acq)"
     lacking = [channel for channel, group in groups[: len(channels)] if not group]
     if lacking:
         return f"the patient has no image {', '.join(lacking)}; one of each channel is wanted"

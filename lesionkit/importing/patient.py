@@ -65,9 +65,7 @@ def import_patient(
     brain = resample_to(images[0].with_data(mask), target.shape, target.affine, order=0).data
     if not brain.any():
         raise Refused(patient.images[0], "no brain is left at the cohort's spacing")
-    lesions, label_mm3 = (
-        (None, 0.0) if patient.lesions is None else _lesion_mask(patient, patient.lesions, target)
-    )
+    lesions, label_mm3 = (None, 0.0) if patient.lesions is None else _lesion_mask(patient, patient.lesions, target)
     layout = case_layout(building, subject, channels, split=SPLITS[0])
     assert layout.mask is not None and layout.points is not None  # noqa: PT018 (case_layout names both)
     for path, image, file in zip(layout.images, images, patient.images, strict=True):

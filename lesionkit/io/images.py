@@ -201,7 +201,9 @@ def _mended(header: nib.Nifti1Header) -> nib.Nifti1Header:
 def _which_affine(header: nib.Nifti1Header, shape: tuple[int, int, int]) -> str:
     """Return a line where a header leaves open where the image lies; empty where it does not."""
     if not header["sform_code"] and not header["qform_code"]:
-        return "has neither sform nor qform, so that left and right are a guess: the grid of its voxel size is taken (LAS)"
+        return (
+            "has neither sform nor qform, so that left and right are a guess: the grid of its voxel size is taken (LAS)"
+        )
     if not (header["sform_code"] and header["qform_code"]):
         return ""
     corners = np.stack(np.meshgrid(*((0, n - 1) for n in shape), (1,)), axis=-1).reshape(-1, 4)
@@ -315,7 +317,11 @@ def _read_voxels(
             flat[start:stop] = values if dtype.kind == "f" else np.rint(values)
             taken = flat[start:stop]
             # A slope of 1.00000006 leaves no whole numbers.
-            off = np.abs(taken - values) > 1e-5 * np.maximum(np.abs(values), 1) if scaling != (1.0, 0.0) else taken != values
+            off = (
+                np.abs(taken - values) > 1e-5 * np.maximum(np.abs(values), 1)
+                if scaling != (1.0, 0.0)
+                else taken != values
+            )
         bad = ~np.isfinite(taken) if dtype.kind == "f" else off
         if bad.any():
             first = int(np.argmax(bad))

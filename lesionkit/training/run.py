@@ -6,11 +6,13 @@ In: a cohort on disk and a `TrainConfig`. Out: the best checkpoint by validation
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib.util import find_spec
+from multiprocessing import current_process
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -95,6 +97,8 @@ def train(
     FloatingPointError
         If the loss is no number; the message names the cases of the batch.
     """
+    if getattr(current_process(), "_inheriting", False):  # a worker that begins by running the script
+        sys.exit("train() was reached by a process that loads data; 'if __name__ == \"__main__\":' around it is wanted")
     config = config or TrainConfig.preset("cpu")
     config = replace(config, model=replace(config.model, channels=len(cohort.channels)))
     world = devices * num_nodes

@@ -1,6 +1,6 @@
 """Random but plausible headers: an image is read where nibabel places it, or refused in one line; nothing else.
 
-    python tests/fuzz/headers.py 5000
+python tests/fuzz/headers.py 5000
 """
 
 from __future__ import annotations

@@ -15,7 +15,18 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-WHEN = ["ses-{:02d}", "ses-{}", "visit{}", "Visit_{}", "v{}", "tp{}", "2019-03-{:02d}", "201903{:02d}", "ses-m{:02d}", "study{}"]
+WHEN = [
+    "ses-{:02d}",
+    "ses-{}",
+    "visit{}",
+    "Visit_{}",
+    "v{}",
+    "tp{}",
+    "2019-03-{:02d}",
+    "201903{:02d}",
+    "ses-m{:02d}",
+    "study{}",
+]
 LAYOUTS = [
     "sub-{p}/{s}/anat/sub-{p}_{s}{r}_{c}", "sub-{p}/{s}/{c}", "{p}/{s}/{c}", "{p}/{s}/{p}_{s}_{c}", "{p}/{p}_{s}_{c}",
     "{p}/{s}_{c}", "{p}/{c}_{s}", "{p}_{s}_{c}", "{s}/{p}/{c}", "{p}/{s}/anat/{c}", "{p}/{s}/nii/{p}_{c}",
