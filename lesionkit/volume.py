@@ -161,7 +161,7 @@ class Volume:
             raise ValueError(f"data has shape {data.shape}; the shape of the grid, {self.shape}, is wanted")
         return replace(self, data=data)
 
-    def same_grid(self, other: Volume, atol: float = 0.02) -> bool:
+    def same_grid(self, other: Volume, atol: float = 0.005) -> bool:
         """Whether both volumes have the same shape and their voxels the same places.
 
         Parameters

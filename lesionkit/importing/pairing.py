@@ -286,7 +286,8 @@ def _pairing_problem(
     for what, group in groups:
         if len(group) > 1:
             shown = " and ".join(file.name for file in group[:3])
-            return f"the patient has several files of {what}: {shown}; one is wanted (a folder a visit; the best of runs and acq)"
+            mend = "one is wanted (a folder a visit; the best of runs and acq)"
+            return f"the patient has several files of {what}: {shown}; {mend}"
     lacking = [channel for channel, group in groups[: len(channels)] if not group]
     if lacking:
         return f"the patient has no image {', '.join(lacking)}; one of each channel is wanted"

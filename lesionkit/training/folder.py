@@ -77,6 +77,10 @@ def origin(error: BaseException, folder: Path) -> BaseException:
         chain.append(chain[-1].__context__)
     first = (link for kind in (KeyboardInterrupt, DataError, OSError) for link in chain if isinstance(link, kind))
     found = next(first, error)
+    if any("DataLoader worker" in str(link) for link in chain):
+        wrong = "a process that loads data ended unexpectedly"
+        wanted = "in a script, a main guard around train(); memory for it; or workers=0"
+        return DataError(f"{folder}: {wrong}; wanted: {wanted}")
     if isinstance(found, OSError) and found.errno in _FULL:  # of a log, whose writer does not name it
         return DataError(f"{folder}: cannot be written ({found.strerror}); room on its disk is wanted")
     return found
