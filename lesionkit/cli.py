@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -737,6 +737,8 @@ def convert(
 
 def _cases(images: Sequence[Path], network: Checkpoint) -> list[tuple[str, tuple[Path, ...]]]:
     """Group image paths into cases, and name each after its first image."""
+    from lesionkit.channels import in_order
+
     channels = network.card.channels
     if len(images) % len(channels):
         raise ValueError(
@@ -745,6 +747,9 @@ def _cases(images: Sequence[Path], network: Checkpoint) -> list[tuple[str, tuple
         )
     groups = [tuple(images[i : i + len(channels)]) for i in range(0, len(images), len(channels))]
     names = [_stem(group[0]) for group in groups]
+    for number, group in enumerate(groups):
+        with suppress(ValueError):  # said when its turn comes
+            names[number] = _stem(in_order(group, channels)[0])
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"two images are called {name}; run them one at a time, or into folders of their own")

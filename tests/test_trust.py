@@ -294,3 +294,23 @@ def test_a_cohort_without_validation_is_refused_before_it_is_predicted(tmp_path:
     assert "no validation case" in capsys.readouterr().err
     assert main(["evaluate", str(folder), "-o", str(tmp_path / "e"), "--threshold", "0.3", "--device", "cpu"]) == 0
     assert (tmp_path / "e" / "scores.tsv").is_file()
+
+
+def test_a_training_under_spawn_without_a_main_guard_is_refused(tmp_path: Path):
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "import multiprocessing\nmultiprocessing.set_start_method('spawn', force=True)\n"
+        "from lesionkit.io import Cohort\nfrom lesionkit.training import train\n"
+        "train(Cohort('.', 'gad', ('T1w',), ()), 'out')\n",
+        encoding="utf-8",
+    )
+    root = str(Path(__file__).resolve().parents[1])
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env=os.environ | {"PYTHONPATH": root},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert f"{script}: has no main guard" in done.stderr

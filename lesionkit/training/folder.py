@@ -6,7 +6,11 @@ In: a folder, settings, what went wrong. Out: a state to go on from, or one line
 from __future__ import annotations
 
 import errno
+import inspect
+import multiprocessing
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -70,6 +74,20 @@ def claim(folder: Path) -> None:
         raise DataError(f"{folder}: {wrong} ({error.strerror or error}); {wanted}") from error
 
 
+def check_main_guard() -> None:
+    """Raise if processes that load data would run the user's script again, and wait for one another for ever."""
+    script = sys.modules["__main__"]
+    path = getattr(script, "__file__", None)
+    if path is None or multiprocessing.get_start_method() == "fork":
+        return
+    with suppress(OSError, TypeError):
+        if "__name__" in inspect.getsource(script):
+            return
+    raise DataError(
+        f"{path}: has no main guard; 'if __name__ == \"__main__\":' around train(), or workers=0, is wanted"
+    )
+
+
 def origin(error: BaseException, folder: Path) -> BaseException:
     """Return what an error goes back to, Ctrl-C or a refused file; Lightning stumbles in cleaning up after these."""
     chain = [error]
@@ -77,10 +95,6 @@ def origin(error: BaseException, folder: Path) -> BaseException:
         chain.append(chain[-1].__context__)
     first = (link for kind in (KeyboardInterrupt, DataError, OSError) for link in chain if isinstance(link, kind))
     found = next(first, error)
-    if any("DataLoader worker" in str(link) for link in chain):
-        wrong = "a process that loads data ended unexpectedly"
-        wanted = "in a script, a main guard around train(); memory for it; or workers=0"
-        return DataError(f"{folder}: {wrong}; wanted: {wanted}")
     if isinstance(found, OSError) and found.errno in _FULL:  # of a log, whose writer does not name it
         return DataError(f"{folder}: cannot be written ({found.strerror}); room on its disk is wanted")
     return found

@@ -6,13 +6,11 @@ In: a cohort on disk and a `TrainConfig`. Out: the best checkpoint by validation
 from __future__ import annotations
 
 import logging
-import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib.util import find_spec
-from multiprocessing import current_process
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -31,7 +29,7 @@ from lesionkit.preprocessing import PREPROCESSING
 from lesionkit.training.config import Precision, TrainConfig
 from lesionkit.training.data import CohortData
 from lesionkit.training.decoding import OperatingPoint, detect_case, operating_point
-from lesionkit.training.folder import claim, interrupted, is_over, origin
+from lesionkit.training.folder import check_main_guard, claim, interrupted, is_over, origin
 from lesionkit.training.progress import StepBar
 from lesionkit.training.regressor import HeatmapRegressor
 from lesionkit.training.watch import AtomicCheckpointIO, BackgroundWatch, CtrlC, Filmstrip
@@ -97,8 +95,6 @@ def train(
     FloatingPointError
         If the loss is no number; the message names the cases of the batch.
     """
-    if getattr(current_process(), "_inheriting", False):  # a worker that begins by running the script
-        sys.exit("train() was reached by a process that loads data; 'if __name__ == \"__main__\":' around it is wanted")
     config = config or TrainConfig.preset("cpu")
     config = replace(config, model=replace(config.model, channels=len(cohort.channels)))
     world = devices * num_nodes
@@ -108,6 +104,8 @@ def train(
         )
     if precision not in (None, *get_args(Precision)):
         raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
+    if config.workers:
+        check_main_guard()
     pl.seed_everything(config.seed, verbose=False)
     module = HeatmapRegressor(config)
     if weights is not None:
