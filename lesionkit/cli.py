@@ -1,24 +1,25 @@
 """The command line: `lesionkit --help` lists its commands.
 
-Exit codes: 0 done, 1 our fault, 2 the input or the arguments, 130 interrupted. Heavy libraries load inside the
-commands, so that `--help` is quick.
+Exit codes: 0 done, 1 our fault, 2 the input or the arguments, 130 interrupted, 143 terminated. Heavy
+libraries load inside the commands, so that `--help` is quick.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
+
+from lesionkit.terminal import TERMINATED, Bar, Terminal, ended_by_sigterm, never_fail_to_print
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,8 +40,8 @@ app = typer.Typer(
 )
 points_app = typer.Typer(help="Points of 3D Slicer, napari, label images and tables.", no_args_is_help=True)
 app.add_typer(points_app, name="points")
-console = Console()
-errors = Console(stderr=True)
+console = Terminal()
+errors = Terminal(stderr=True)
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 """click's base of errors in the arguments, wherever this version of typer has it from."""
@@ -137,43 +138,64 @@ ShownImages = Annotated[
     typer.Argument(help="NIfTI images: the channels of a case one after another.", show_default=False),
 ]
 HeatmapOption = Annotated[Path | None, typer.Option(help="Heatmap predicted before (NIfTI, the image's grid).")]
-TruthOption = Annotated[Path | None, typer.Option(help="True points (TSV, x y z in mm RAS+) of the one case.")]
 MaskOption = Annotated[
     Path | None, typer.Option(help="Brain mask of the one case (NIfTI); else a BIDS mask beside the image, or found.")
 ]
+TruthOption = Annotated[Path | None, typer.Option(help="True points of the one case, as `points convert` reads them.")]
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Take the images as given, whatever they look like.")]
 CheckpointOption = Annotated[str, typer.Option("--checkpoint", "-c", help="`gad`, `flair`, or a .safetensors file.")]
+
+
+class CasesFailed(Exception):
+    """Some of several cases could not be done; the others are."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
+    never_fail_to_print()
+    console.quiet = errors.quiet = False
     try:
-        result = app([a for a in arguments if a != "--debug"], standalone_mode=False)
+        with ended_by_sigterm():
+            result = app([a for a in arguments if a != "--debug"], standalone_mode=False)
         if result == 130:  # typer's answer to Ctrl-C
             raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
     except typer.Exit as stop:
         return stop.exit_code
+    except SystemExit as stop:
+        if stop.code != TERMINATED:
+            raise
+        errors.print("lesionkit: terminated", style="yellow")
+        return TERMINATED
     except UsageError as error:
         message = str(getattr(error, "format_message", error.__str__)())  # names the option
         if message:  # without arguments the help has been shown
-            errors.print(f"lesionkit: {message} (--help: what is wanted)", style="red", markup=False, soft_wrap=True)
+            errors.print(f"lesionkit: {message} (--help: what is wanted)", style="red")
         return 2
     except (KeyboardInterrupt, typer.Abort):
         errors.print("lesionkit: interrupted", style="yellow")
         return 130
-    except (ValueError, OSError, FloatingPointError) as error:  # the last: a loss that is no number, on a case it names
-        if debug:
-            raise
-        errors.print(f"lesionkit: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        return 2
+    except CasesFailed as failure:
+        for line, _ in failure.args:
+            errors.print(f"lesionkit: {line}", style="red")
+        return int(min(code for _, code in failure.args))
     except Exception as error:
         if debug:
             raise
-        message = f"lesionkit: internal error: {type(error).__name__}: {error} (--debug shows where)"
-        errors.print(message, style="red", markup=False, soft_wrap=True)
-        return 1
+        line, code = _complaint(error)
+        errors.print(f"lesionkit: {line}", style="red")
+        return code
+
+
+def _complaint(error: Exception) -> tuple[str, int]:
+    """Return an error as a line, and its exit code."""
+    # The last: a loss that is no number, on a case it names.
+    if isinstance(error, ValueError | OSError | FloatingPointError):
+        return str(error), 2
+    return f"internal error: {type(error).__name__}: {error} (--debug shows where)", 1
 
 
 @app.command()
@@ -182,6 +204,7 @@ def demo(output: Output = Path("demo_output")) -> None:
     from lesionkit import gaussian_heatmap
     from lesionkit.checkpoints import load_checkpoint
     from lesionkit.io import read_points
+    from lesionkit.pipeline import read_images
     from lesionkit.samples import sample
 
     for kind in Kind:
@@ -190,12 +213,11 @@ def demo(output: Output = Path("demo_output")) -> None:
         truth = read_points(case.points)
         checkpoint = load_checkpoint(kind.value)
         console.rule(f"{kind.value}: {' + '.join(cohort.channels)}")
-        images = _read_images(case.images)
+        images = read_images(case.images)
         points = images[0].to_voxel(truth[["x", "y", "z"]].to_numpy(dtype=float))
         label = gaussian_heatmap(points, images[0].shape, checkpoint.card.sigma)
         console.print(f"{len(truth)} points -> the target heatmap that a network learns; its sum is {label.sum():.2f}")
         result = _detect_with_progress(checkpoint, images, kind.value)
-        _print_lesions(result, truth)
         _write(result, output, f"sample_{kind.value}", truth)
 
 
@@ -316,7 +338,7 @@ def train(
         config = finetuning_config(checkpoint, data, config)
         weights = checkpoint.model.state_dict()
     path = run(
-        data, output, config, resume=resume, progress=console.is_terminal, weights=weights, keep_start=True,
+        data, output, config, resume=resume, progress=True, weights=weights, keep_start=True,
         devices=devices, num_nodes=num_nodes, precision=precision,
     )  # fmt: skip
     card = load_checkpoint(path).card
@@ -354,7 +376,7 @@ def fetch(
             folder, mirror=mirror,
             progress=lambda path, done, total: bar.update(task, completed=done, total=total, description=path),
         )  # fmt: skip
-    console.print(f"{folder}: {summary(written)}", markup=False, soft_wrap=True)
+    console.print(f"{folder}: {summary(written)}")
 
 
 @app.command("import")
@@ -403,7 +425,7 @@ def import_(
     _print_import(report.rows)
     cohort = report.cohort
     shares = ", ".join(f"{len(cohort.split(name))} {name}" for name in ("train", "validation", "test"))
-    console.print(f"{len(cohort)} patients in {output} ({shares})", markup=False, soft_wrap=True)
+    console.print(f"{len(cohort)} patients in {output} ({shares})")
 
 
 def _edges(text: str) -> float | tuple[float, ...]:
@@ -420,7 +442,7 @@ def _print_import(rows: Sequence[ImportRow]) -> None:
     colours = {"imported": "green", "refused": "red", "left out": "yellow"}
     for row in rows:
         text = Text.assemble((f"{row.status:<9}", colours[row.status]), f" {row.file}: {row.what}")
-        console.print(text, soft_wrap=True, highlight=False)
+        console.print(text)
 
 
 @app.command()
@@ -431,20 +453,26 @@ def predict(
     output: Output,
     checkpoint: CheckpointOption = "flair",
     mask: MaskOption = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    device: DeviceOption = "cpu",
+    force: ForceOption = False,
 ) -> None:
     """Predict heatmaps only: `<name>_heatmap.nii.gz` in the space of the image."""
     from lesionkit.checkpoints import load_checkpoint
-    from lesionkit.io import write_volume
+    from lesionkit.io import check_writable, write_volume
 
     network = load_checkpoint(checkpoint)
-    for name, paths in _cases(images, network, mask):
-        images_read = _read_images(paths)
-        brain = _brain(paths[0], images_read[0], mask)
-        result = _detect_with_progress(network, images_read, name, mask=brain, device=device)
-        path = output / f"{name}_heatmap.nii.gz"
-        write_volume(path, result.heatmap_as_given())
-        console.print(f"{path}", highlight=False)
+    cases = _cases(images, network, mask)
+    targets = {name: output / f"{name}_heatmap.nii.gz" for name, _ in cases}
+    check_writable(*targets.values())
+
+    def one(name: str, paths: Sequence[Path]) -> None:
+        volumes = _read_case(network, paths, force=force)
+        brain = _brain(paths[0], volumes[0], mask)
+        result = _detect_with_progress(network, volumes, name, mask=brain, device=device)
+        write_volume(targets[name], result.heatmap_as_given())
+        console.print(str(targets[name]))
+
+    _each(cases, one)
 
 
 @app.command()
@@ -457,30 +485,29 @@ def detect(
     threshold: Annotated[
         float | None, typer.Option(min=0, help="Smallest alpha of a lesion, instead of the checkpoint's.")
     ] = None,
-    truth: Annotated[
-        Path | None, typer.Option(help="True points (TSV, x y z in mm RAS+) of the one case: scores are printed.")
-    ] = None,
+    truth: TruthOption = None,
     max_distance: Annotated[float, typer.Option(min=0, help="Gate of the matching with the truth, mm.")] = 6.0,
     mask: MaskOption = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    device: DeviceOption = "cpu",
+    force: ForceOption = False,
 ) -> None:
     """Find the lesions of images: heatmap (NIfTI), lesions (TSV) and an interactive report (HTML) for each case."""
     from lesionkit.checkpoints import load_checkpoint
-    from lesionkit.io import check_inside, read_points
 
     network = load_checkpoint(checkpoint)
     cases = _cases(images, network, mask)
     if truth is not None and len(cases) > 1:
         raise ValueError(f"--truth goes with one case, got {len(cases)}; use `lesionkit evaluate` for a cohort")
-    points = None if truth is None else read_points(truth)
-    for name, paths in cases:
-        images_read = _read_images(paths)
-        if truth is not None and points is not None:
-            check_inside(truth, points, images_read[0])
-        brain = _brain(paths[0], images_read[0], mask)
-        result = _detect_with_progress(network, images_read, name, mask=brain, threshold=threshold, device=device)
-        _print_lesions(result, points, max_distance)
+    _check_results(output, *(name for name, _ in cases))
+
+    def one(name: str, paths: Sequence[Path]) -> None:
+        volumes = _read_case(network, paths, force=force)
+        points = _true_points(truth, volumes[0])
+        brain = _brain(paths[0], volumes[0], mask)
+        result = _detect_with_progress(network, volumes, name, mask=brain, threshold=threshold, device=device)
         _write(result, output, name, points, max_distance)
+
+    _each(cases, one)
 
 
 @app.command()
@@ -490,27 +517,35 @@ def longitudinal(
     output: Output = Path("new_lesions"),
     threshold: Annotated[float | None, typer.Option(min=0, help="Smallest alpha of a new lesion.")] = None,
     sigma_mm: Annotated[float | None, typer.Option(help="Width of a new lesion in the map, mm.")] = None,
-    truth: Annotated[Path | None, typer.Option(help="True new lesions (TSV): scores are printed.")] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="True new lesions, as `points convert` reads them: scores are printed.")
+    ] = None,
     mask: MaskOption = None,
+    force: ForceOption = False,
 ) -> None:
     """Find new lesions between two visits: heatmap, table and report in the space of the second."""
     from dataclasses import replace
 
-    from lesionkit.io import check_inside, read_points
+    from lesionkit.channels import in_order
     from lesionkit.longitudinal import LongitudinalConfig, read_two_visits
     from lesionkit.pipeline import read_images
 
     changes = {"threshold": threshold, "sigma_mm": sigma_mm}
     config = replace(LongitudinalConfig(), **{name: value for name, value in changes.items() if value is not None})
+    name = f"{_stem(after)}_new"
+    _check_results(output, name)
+    if not force:
+        for path in (before, after):
+            in_order([path], ["FLAIR"])
     (first,), (second,) = read_images([before]), read_images([after])
-    points = None if truth is None else read_points(truth)
-    if truth is not None and points is not None:
-        check_inside(truth, points, second)
+    points = _true_points(truth, second)
     brain = _brain(after, second, mask)
-    with _about(before):
-        result = read_two_visits(first, second, config, mask=brain)
-    _print_lesions(result, points)
-    _write(result, output, f"{after.name.removesuffix('.gz').removesuffix('.nii')}_new", points)
+    with _about(before), warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        result = read_two_visits(first, second, config, mask=brain, force=force)
+    for warning in said:
+        errors.print(f"warning: {before}: {warning.message}", style="yellow")
+    _write(result, output, name, points)
 
 
 @contextmanager
@@ -540,6 +575,10 @@ def evaluate(
         Hits, typer.Option(help="A hit is near a lesion's point, or inside its mask whatever the distance.")
     ] = Hits.distance,
     baselines: Annotated[bool, typer.Option(help="Also score CC and the learning-free Laplacian of Gaussian.")] = True,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, help="Of the network alone, instead of the checkpoint's; no baselines then.")
+    ] = None,
+    device: DeviceOption = "cpu",
 ) -> None:
     """Score a checkpoint on a cohort: precision, recall, F1, recall by size. Thresholds come from validation only.
 
@@ -547,9 +586,10 @@ def evaluate(
     """
     from lesionkit.checkpoints import load_checkpoint
     from lesionkit.evaluation import METHODS, evaluate_cohort, score_in_masks
-    from lesionkit.io import read_cohort
+    from lesionkit.io import check_writable, read_cohort
     from lesionkit.metrics import froc, froc_score, score_points
 
+    check_writable(*(output / name for name in ("scores.tsv", "patients.tsv", "candidates.tsv")))
     if hits is Hits.mask and gate is Gating.after:
         raise ValueError("--gate after goes with --hits distance: inside a mask there are no far pairs")
     network = load_checkpoint(checkpoint)
@@ -557,7 +597,8 @@ def evaluate(
     with _progress() as bar:
         task = bar.add_task("cases", total=None)
         found = evaluate_cohort(
-            network, data, split=split, max_distance=max_distance, baselines=baselines,
+            network, data, split=split, max_distance=max_distance, baselines=baselines and threshold is None,
+            threshold=threshold, device=device,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
     entries = data.split(split)
@@ -568,14 +609,14 @@ def evaluate(
             if hits is Hits.mask
             else score_points(cases, threshold, max_distance=max_distance, gate=gate.value)
         )
+    _write_scores(rows, found, output)
     rule = "hits inside masks" if hits is Hits.mask else f"gate {max_distance:g} mm, {gate.value} the assignment"
     _print_scores(rows, f"{data.folder.name}: {split}, {len(entries)} cases, {rule}")
     if hits is Hits.distance and gate is Gating.before:  # what a FROC curve of this kit counts
         for method, (cases, _) in found.items():
             score = froc_score(froc(cases, max_distance=max_distance))
-            console.print(f"FROC score, {METHODS[method]}: {score:.3f}", highlight=False)
-    _write_scores(rows, found, output)
-    console.print(f"{output / 'scores.tsv'}", highlight=False)
+            console.print(f"FROC score, {METHODS[method]}: {score:.3f}")
+    console.print(str(output / "scores.tsv"))
 
 
 @app.command()
@@ -615,9 +656,15 @@ def export(
     ] = None,
 ) -> None:
     """Write the interactive view as one HTML file that needs neither Python nor a network."""
+    from lesionkit.checkpoints import read_card
+    from lesionkit.io import check_writable
+    from lesionkit.pipeline import read_case
     from lesionkit.widgets.cases import sample_case, user_case
     from lesionkit.widgets.page import export_page
 
+    check_writable(output)
+    if images and heatmap is None:
+        images = list(read_case(images, read_card(checkpoint).channels)[0])
     if images or heatmap:
         case = user_case(images or [], checkpoint=checkpoint, heatmap=heatmap, sigma=sigma, truth=truth)
     else:
@@ -627,7 +674,7 @@ def export(
         path = export_page(
             case.explorer(), output, title=case.title, progress=lambda part: bar.update(task, completed=part)
         )
-    console.print(f"{path}", highlight=False)
+    console.print(str(path))
 
 
 @app.command()
@@ -644,6 +691,7 @@ def dashboard(
 ) -> None:
     """Open the interactive view as a page in the browser, on this machine only: the samples, and your images."""
     from lesionkit.checkpoints import load_checkpoint, read_card
+    from lesionkit.pipeline import read_case
     from lesionkit.widgets.cases import user_case
     from lesionkit.widgets.dashboard import serve
 
@@ -656,15 +704,17 @@ def dashboard(
         if truth is not None and len(groups) > 1:
             raise ValueError(f"--truth goes with one case, got {len(groups)}")
         with _progress() as bar:
-            for name, paths in bar.track(groups, description="predicting"):
-                bar.console.print(name, highlight=False)
-                cases.append(user_case(paths, checkpoint=checkpoint, sigma=sigma, truth=truth, network=network))
+            task = bar.add_task("predicting", total=len(groups))
+            for number, (name, paths) in enumerate(groups):
+                bar.update(task, completed=number, description=name)
+                ordered, _ = read_case(paths, network.card.channels)
+                cases.append(user_case(ordered, checkpoint=checkpoint, sigma=sigma, truth=truth, network=network))
     elif truth is not None or sigma is not None:
         raise ValueError("--truth and --sigma go with an image or --heatmap, got neither")
     else:
         read_card(checkpoint)  # may complain
     for url in serve(cases, port=port, browser=browser):
-        console.print(f"{url}\n(stop with Ctrl+C)", highlight=False, soft_wrap=True)
+        console.print(f"{url}\n(stop with Ctrl+C)")
 
 
 @app.command()
@@ -700,7 +750,7 @@ def reproduce(
             progress=lambda what, done, total: bar.update(task, description=what, completed=done, total=total),
         )
     for path in paths:
-        console.print(f"{path}", highlight=False)
+        console.print(str(path))
 
 
 @points_app.command("convert")
@@ -718,12 +768,14 @@ def convert(
     chosen: dict[str, Any] = {"units": units, "out_units": out_units}
     found = convert_points(source, target, image=image, axes=axes, **chosen)
     for note in found.notes:
-        errors.print(f"note: {note}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"{target}: {len(found.frame)} points, from {found.format}", markup=False, soft_wrap=True)
+        errors.print(f"note: {note}", style="yellow")
+    console.print(f"{target}: {len(found.frame)} points, from {found.format}")
 
 
 def _cases(images: Sequence[Path], network: Checkpoint, mask: Path | None = None) -> list[tuple[str, tuple[Path, ...]]]:
     """Group image paths into cases, and name each after its first image."""
+    from lesionkit.channels import in_order
+
     channels = network.card.channels
     if len(images) % len(channels):
         raise ValueError(
@@ -733,17 +785,62 @@ def _cases(images: Sequence[Path], network: Checkpoint, mask: Path | None = None
     groups = [tuple(images[i : i + len(channels)]) for i in range(0, len(images), len(channels))]
     if mask is not None and len(groups) > 1:
         raise ValueError(f"--mask goes with one case, got {len(groups)}; run them one at a time")
-    names = [group[0].name.removesuffix(".gz").removesuffix(".nii") for group in groups]
+    names = [_stem(group[0]) for group in groups]
+    for number, group in enumerate(groups):
+        with suppress(ValueError):  # said when its turn comes
+            names[number] = _stem(in_order(group, channels)[0])
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"two images are called {name}; run them one at a time, or into folders of their own")
     return list(zip(names, groups, strict=True))
 
 
-def _read_images(paths: Sequence[Path]) -> list[Volume]:
-    from lesionkit.pipeline import read_images
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".nii")
 
-    return read_images(paths)
+
+def _each(cases: Sequence[tuple[str, tuple[Path, ...]]], one: Callable[[str, Sequence[Path]], None]) -> None:
+    """Do one case after another; what fails is said at the end, when the others are done."""
+    failed = []
+    for name, paths in cases:
+        try:
+            one(name, paths)
+        except Exception as error:
+            if len(cases) == 1:
+                raise
+            line, code = _complaint(error)
+            failed.append((f"{name}: {line}", code))
+            errors.print(f"{name}: failed", style="red")
+    if failed:
+        failed.append((f"{len(failed)} of {len(cases)} cases failed", 2))
+        raise CasesFailed(*failed)
+
+
+def _read_case(network: Checkpoint, paths: Sequence[Path], *, force: bool) -> list[Volume]:
+    """Read the images of a case in the network's order, and say which is taken as which."""
+    from lesionkit.pipeline import read_case
+
+    channels = network.card.channels
+    ordered, volumes = read_case(paths, channels, force=force)
+    if len(channels) > 1:
+        taken = [f"{path} is taken as {channel}" for path, channel in zip(ordered, channels, strict=True)]
+        errors.print(", ".join([taken[0], *(text.replace(" is taken", "", 1) for text in taken[1:])]))
+    return volumes
+
+
+def _true_points(truth: Path | None, image: Volume) -> pd.DataFrame | None:
+    """Read true points in any format; they must lie in the image."""
+    from lesionkit.io import import_points
+
+    return None if truth is None else import_points(truth, image=image).frame
+
+
+def _check_results(output: Path, *names: str) -> None:
+    """See that the results of cases can be written, before they are computed."""
+    from lesionkit.io import check_writable
+    from lesionkit.pipeline import result_files
+
+    check_writable(*(path for name in names for path in result_files(output, name).values()))
 
 
 def _brain(path: Path, image: Volume, given: Path | None) -> Bool[np.ndarray, "i j k"]:
@@ -775,10 +872,13 @@ def _detect_with_progress(
 
 
 def _write(result: CaseResult, output: Path, name: str, truth: pd.DataFrame | None, max_distance: float = 6.0) -> None:
+    """Write the files of a case, and only then print what was found."""
     from lesionkit.pipeline import write_result
 
-    for path in write_result(result, output, name, truth=truth, max_distance_mm=max_distance).values():
-        console.print(f"{path}", highlight=False)
+    paths = write_result(result, output, name, truth=truth, max_distance_mm=max_distance).values()
+    _print_lesions(result, truth, max_distance)
+    for path in paths:
+        console.print(str(path))
 
 
 def _print_lesions(result: CaseResult, truth: pd.DataFrame | None, max_distance: float = 6.0, most: int = 20) -> None:
@@ -849,17 +949,8 @@ def _write_scores(rows: dict[str, ScoreTable], found: dict[str, tuple[list[CaseP
             frame.to_csv(temporary, sep="\t", index=index, float_format="%.4f")
 
 
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
-        yield bar
+def _progress() -> Bar:
+    return Bar(errors)
 
 
 if __name__ == "__main__":

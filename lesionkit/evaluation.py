@@ -16,7 +16,7 @@ from lesionkit.checkpoints import Checkpoint
 from lesionkit.components import ComponentConfig, detect_components
 from lesionkit.detection import detect, fit_config
 from lesionkit.inference import predict_array
-from lesionkit.io import Case, Cohort, DataError, read_volume
+from lesionkit.io import Case, Cohort, DataError, read_points, read_volume
 from lesionkit.labels import points_from_mask
 from lesionkit.matching import match_in_mask
 from lesionkit.metrics import CasePoints, ScoreTable, choose_threshold, score_cohort
@@ -34,6 +34,7 @@ def evaluate_cohort(
     split: str = "test",
     max_distance: float = 6.0,
     baselines: bool = True,
+    threshold: float | None = None,
     device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, tuple[list[CasePoints], float]]:
@@ -52,6 +53,8 @@ def evaluate_cohort(
     baselines : bool
         Also run connected components and the Laplacian of Gaussian, with thresholds chosen on the cohort's validation
         split. Networks of other labels than heatmaps have connected components only, at their own threshold.
+    threshold : float, optional
+        Of the network, instead of the checkpoint's.
     device : str
         A torch device.
     progress : callable, optional
@@ -65,7 +68,8 @@ def evaluate_cohort(
     Raises
     ------
     DataError
-        If the split is empty, or the cohort does not fit the checkpoint.
+        If the split is empty, the baselines have no validation lesion to be tuned on, or the cohort does not fit the
+        checkpoint.
     """
     if cohort.channels != checkpoint.card.channels:
         raise DataError(
@@ -76,10 +80,14 @@ def evaluate_cohort(
     if not scored:
         raise DataError(f"{cohort.folder}: the {split} split has no case")
     tuned = cohort.split("validation") if baselines else []
+    if baselines and not any(case.points is not None and len(read_points(case.points)) for case in tuned):
+        wanted = "leave the baselines out (--no-baselines), or give the network's --threshold"
+        raise DataError(f"{cohort.folder}: has no validation case with a lesion to tune the baselines on; {wanted}")
+    own = checkpoint.card.threshold if threshold is None else threshold
     total = len(scored) + len(tuned)
     found: dict[str, list[CasePoints]] = {}
     fits = checkpoint.card.label == "heatmap"
-    taus = TAUS if fits else (checkpoint.card.threshold,)
+    taus = TAUS if fits else (own,)
     components: list[list[CasePoints]] = [[] for _ in taus]
     validation: dict[str, list[CasePoints]] = {"log": []}
     validated: list[list[CasePoints]] = [[] for _ in taus]
@@ -105,7 +113,7 @@ def evaluate_cohort(
             group.append(case_points(case, blobs.points, blobs.score))
         if progress is not None:
             progress(done, total)
-    results = {"fit": (found["fit"], checkpoint.card.threshold)} if fits else {"cc": (components[0], taus[0])}
+    results = {"fit": (found["fit"], own)} if fits else {"cc": (components[0], taus[0])}
     if baselines and fits:
         tau = best_tau(validated, max_distance).threshold
         results["cc"] = (components[TAUS.index(tau)], tau)

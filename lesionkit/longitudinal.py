@@ -9,6 +9,7 @@ difference of the visits, seen through a Gaussian, drawn as a network would draw
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from lesionkit.detection import FitConfig, detect
 from lesionkit.labels import gaussian_heatmap
 from lesionkit.pipeline import CaseResult
 from lesionkit.preprocessing import brain_mask, check_image, normalise
+from lesionkit.visits import check_visits, from_zero, mean_within
 from lesionkit.volume import Volume, resample_to
 
 
@@ -96,6 +98,7 @@ def change_map(
     config = config or LongitudinalConfig()
     for image in (before, after):
         check_image(image)
+    before, after = from_zero(before), from_zero(after)
     mask = brain_mask(after) if mask is None else mask
     moved = before if before.same_grid(after) else resample_to(before, after.shape, after.affine)
     shared = mask & (moved.data != 0)
@@ -105,7 +108,7 @@ def change_map(
         raise ValueError(f"the first visit covers {share:.0%} of the brain of the second; {wanted}")
     shared = np.asarray(ndimage.binary_fill_holes(shared))
     first, second = normalise(moved.data, shared), normalise(after.data, shared)
-    change = (second - first) - _mean_within(second - first, shared, sigma_per_axis(after, config.drift_mm))
+    change = (second - first) - mean_within(second - first, shared, sigma_per_axis(after, config.drift_mm))
     width = sigma_per_axis(after, config.sigma_mm)
     rise = ndimage.gaussian_filter(np.where(shared, change, 0), width)
     inner = ndimage.distance_transform_edt(shared, sampling=after.spacing) > config.rim_mm
@@ -165,6 +168,7 @@ def read_two_visits(
     config: LongitudinalConfig | None = None,
     *,
     mask: Bool[np.ndarray, "i j k"] | None = None,
+    force: bool = False,
 ) -> CaseResult:
     """Find the new lesions of a patient.
 
@@ -176,6 +180,8 @@ def read_two_visits(
         Settings.
     mask : (i, j, k) array of bool, optional
         The brain of the second visit, where it is known.
+    force : bool
+        Go on though `lesionkit.visits.check_visits` finds that the images do not fit, with a warning.
 
     Returns
     -------
@@ -185,10 +191,16 @@ def read_two_visits(
     Raises
     ------
     ValueError
-        As `new_lesion_heatmap` does.
+        As `new_lesion_heatmap` and `lesionkit.visits.check_visits` do.
     """
     config = config or LongitudinalConfig()
     heatmap = new_lesion_heatmap(before, after, config, mask=mask)
+    try:
+        check_visits(before, after)
+    except ValueError as error:
+        if not force:
+            raise
+        warnings.warn(str(error), stacklevel=2)
     fit = FitConfig(sigma=sigma_per_axis(after, config.sigma_mm), min_alpha=0.1, max_lesions=200, patience=20)
     return CaseResult(
         source=after,
@@ -214,13 +226,4 @@ def _noise(
     """
     everywhere = _deviation(rise[mask])
     cut = np.clip(rise, -3 * everywhere, 3 * everywhere)
-    return np.asarray(np.sqrt((everywhere**2 + _mean_within(cut**2, mask, around)) / 2))
-
-
-def _mean_within(
-    values: Float[np.ndarray, "i j k"], mask: Bool[np.ndarray, "i j k"], sigma: tuple[float, float, float]
-) -> Float[np.ndarray, "i j k"]:
-    """Smooth inside a mask, as if there were nothing outside."""
-    weight = ndimage.gaussian_filter(mask.astype(np.float32), sigma)
-    total = ndimage.gaussian_filter(np.where(mask, values, 0).astype(np.float32), sigma)
-    return np.asarray(total / np.maximum(weight, 1e-3))
+    return np.asarray(np.sqrt((everywhere**2 + mean_within(cut**2, mask, around)) / 2))

@@ -7,7 +7,7 @@ and the report (HTML).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import pandas as pd
 from jaxtyping import Bool
 
 from lesionkit.brain import brain_note
+from lesionkit.channels import check_contrast, in_order
 from lesionkit.checkpoints import Checkpoint
 from lesionkit.components import ComponentConfig, Components, detect_components
 from lesionkit.detection import Detections, detect
@@ -140,6 +141,40 @@ def read_brain(path: Path, image: Volume, given: Path | None = None) -> tuple[Bo
     return mask, f"{brain_note(mask, image)} ({how})"
 
 
+def read_case(
+    paths: Sequence[Path], channels: Sequence[str], *, force: bool = False
+) -> tuple[tuple[Path, ...], list[Volume]]:
+    """Read the images of a case, in the order of a network's channels.
+
+    Parameters
+    ----------
+    paths : sequence of path
+        One image a channel; names and images say which is which (`lesionkit.channels`).
+    channels : sequence of str
+        What the network wants, in its order.
+    force : bool
+        Take the images in the order in which they are given, whatever they look like.
+
+    Returns
+    -------
+    paths, images
+        In the network's order.
+
+    Raises
+    ------
+    DataError
+        As `read_images` does.
+    ValueError
+        If the images cannot be these channels.
+    """
+    if force:
+        return tuple(paths), read_images(paths)
+    paths = in_order(paths, channels)
+    images = read_images(paths)
+    order = check_contrast(paths, images, channels)
+    return tuple(paths[place] for place in order), [images[place] for place in order]
+
+
 def detect_lesions(
     checkpoint: Checkpoint,
     images: Sequence[Volume],
@@ -182,7 +217,9 @@ def detect_lesions(
     threshold = card.threshold if threshold is None else threshold
     detections: Detections | Components
     if card.label == "heatmap":
-        detections = detect(heatmap.data, fit_config(card.sigma))
+        config = fit_config(card.sigma)
+        # A lesion below the alpha at which the fit stops by itself would never be seen.
+        detections = detect(heatmap.data, replace(config, min_alpha=min(config.lowest_alpha, max(threshold, 0.01))))
     else:
         detections = detect_components(heatmap.data, ComponentConfig.for_label(card.label, threshold))
     return CaseResult(
@@ -195,6 +232,11 @@ def detect_lesions(
     )
 
 
+def result_files(folder: str | Path, name: str) -> dict[str, Path]:
+    """Return where `write_result` writes."""
+    return {part: Path(folder) / f"{name}_{part}" for part in ("heatmap.nii.gz", "lesions.tsv", "report.html")}
+
+
 def write_result(
     result: CaseResult,
     folder: str | Path,
@@ -204,8 +246,7 @@ def write_result(
     max_distance_mm: float = 6.0,
 ) -> dict[str, Path]:
     """Write `<name>_heatmap.nii.gz`, `<name>_lesions.tsv` and `<name>_report.html`; return their paths."""
-    folder = Path(folder)
-    files = {part: folder / f"{name}_{part}" for part in ("heatmap.nii.gz", "lesions.tsv", "report.html")}
+    files = result_files(folder, name)
     lesions = result.lesions()
     spacing = " x ".join(f"{s:g}" for s in result.heatmap.spacing)
     facts = {
@@ -214,7 +255,8 @@ def write_result(
         "grid": f"{' x '.join(map(str, result.heatmap.shape))} voxels of {spacing} mm",
     }
     if isinstance(result.detections, Detections):
-        sigma = " x ".join(f"{s:g}" for s in sorted(set(result.detections.sigma)))
+        widths = [f"{s:g}" for s in result.detections.sigma]
+        sigma = widths[0] if len(set(widths)) == 1 else " x ".join(widths)
         facts["grid"] += f"; sigma {sigma} voxels"
         facts["expected count"] = f"{lesions['alpha'].clip(0, 1).sum():.1f} (sum of their alphas)"
     else:

@@ -26,6 +26,8 @@ class NativeSpace:
     """Number of voxels along each axis of the file."""
     affine: Float[np.ndarray, "4 4"]
     """File voxel index to mm (RAS+)."""
+    note: str = ""
+    """What the file leaves open about its place, and what is taken."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", _checked_shape(self.shape, "shape"))
@@ -159,22 +161,27 @@ class Volume:
             raise ValueError(f"data has shape {data.shape}; the shape of the grid, {self.shape}, is wanted")
         return replace(self, data=data)
 
-    def same_grid(self, other: Volume, atol: float = 1e-3) -> bool:
-        """Whether both volumes have the same shape and the same affine.
+    def same_grid(self, other: Volume, atol: float = 0.005) -> bool:
+        """Whether both volumes have the same shape and their voxels the same places.
 
         Parameters
         ----------
         other : Volume
             The volume to compare with.
         atol : float
-            Largest difference of any entry of the affines: mm, or mm per voxel.
+            Largest distance of any two voxels of the same index, mm.
 
         Returns
         -------
         bool
             True if a voxel index means the same place in both.
         """
-        return self.shape == other.shape and bool(np.allclose(self.affine, other.affine, rtol=0.0, atol=atol))
+        return self.shape == other.shape and self.distance_mm(other) <= atol
+
+    def distance_mm(self, other: Volume) -> float:
+        """Return the largest distance, in mm, between voxels of the same index, over the grid of this volume."""
+        corners = np.stack(np.meshgrid(*((0, n - 1) for n in self.shape), (1,)), axis=-1).reshape(-1, 4)
+        return float(np.linalg.norm(corners @ (self.affine - other.affine).T, axis=1).max())
 
 
 def resample(volume: Volume, spacing: float | Sequence[float], order: int = 1) -> Volume:

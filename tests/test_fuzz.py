@@ -5,18 +5,25 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-_spec = importlib.util.spec_from_file_location("fuzz_readers", Path(__file__).parent / "fuzz" / "readers.py")
-assert _spec is not None
-assert _spec.loader is not None
-readers = importlib.util.module_from_spec(_spec)
-sys.modules["fuzz_readers"] = readers
-_spec.loader.exec_module(readers)
 
+def _loaded(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"fuzz_{name}", Path(__file__).parent / "fuzz" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+readers, trees, headers = map(_loaded, ("readers", "trees", "headers"))
 CASES = sorted(readers.CASES.iterdir())
 
 
@@ -47,3 +54,15 @@ def test_what_once_broke_a_reader_is_refused_in_one_line(case: Path, tmp_path: P
     name = case.name.partition("-")[0]
     path = tmp_path / f"file{readers.READERS[name].ending}"
     assert readers.attack(name, case.read_bytes(), path) is not None
+
+
+def test_a_case_of_a_random_folder_is_of_one_person_and_one_visit():
+    found = [trees.mixed(seed) for seed in range(40)]
+    assert not [what for what, _ in found if what]
+    assert sum(n for _, n in found) > 40
+
+
+def test_a_random_header_is_read_as_nibabel_reads_it_or_refused(tmp_path: Path):
+    outcomes = [headers.displaced(np.random.default_rng(seed), tmp_path / "x.nii") for seed in range(150)]
+    assert not [what for what in outcomes if what not in ("read", "refused")]
+    assert outcomes.count("read") > 50

@@ -126,6 +126,99 @@ def test_channels_on_other_grids_are_brought_onto_the_first(tmp_path: Path, rng:
     assert "resampled onto the grid" in _status(report, "sub-1_T1w.nii.gz")[0][1]
 
 
+def test_sizes_are_scaled_by_the_voxel_that_they_count(tmp_path: Path, rng: np.random.Generator):
+    """A label image of 1 mm on an image of 2 mm: 64 voxels are 8 of the cohort."""
+    image = _brain(rng, affine=np.diag([2.0, 2, 2, 1]))
+    labels = np.zeros(tuple(2 * n for n in SHAPE), np.uint8)
+    labels[20:24, 24:28, 16:20] = 1
+    affine = np.diag([1.0, 1, 1, 1])
+    affine[:3, 3] = -0.5
+    write_volume(tmp_path / "in" / "A" / "T1.nii", image)
+    write_volume(tmp_path / "in" / "A" / "lesions.nii.gz", Volume(labels, affine))
+    case = import_cohort(tmp_path / "in", tmp_path / "out").cohort[0]
+    assert list(read_points(case.points)["size_vox"]) == [8]
+    assert read_volume(case.mask, np.uint8).data.sum() == 8
+
+
+def _visit(folder: Path, image: str, points: str | None, place: tuple[int, int, int], rng: np.random.Generator) -> None:
+    volume = _brain(rng)
+    write_volume(folder / image, volume.with_data(volume.data * (1 + place[0] / 100)), native=False)
+    if points:
+        export_points(folder / points, pd.DataFrame(volume.to_mm([place]), columns=[*"xyz"]))
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "sub-1/ses-0{}/anat/sub-1_ses-0{}_{}", "sub-1/ses-0{}/anat/sub-1_ses-0{}_run-1_{}",
+        "P1/visit{}/visit{}_{}", "P1/2019-02-0{}/P1_2019020{}_{}", "P1/scan{}/scan{}_{}",
+    ],
+)  # fmt: skip
+def test_visits_are_cases_of_one_person(form: str, tmp_path: Path, rng: np.random.Generator):
+    source = tmp_path / "in"
+    for visit, place in enumerate([(12, 14, 10), (9, 12, 8), (13, 11, 9)], start=1):
+        points = None if visit == 3 else form.format(visit, visit, "points.mrk.json")
+        _visit(source, form.format(visit, visit, "FLAIR.nii.gz"), points, place, rng)
+    for name in "abcd":
+        _visit(source, f"{name}/FLAIR.nii.gz", f"{name}/x.csv", (12, 14, 10), rng)
+    report = import_cohort(source, tmp_path / "out", ImportConfig(channels=("FLAIR",)))
+    table = pd.read_csv(tmp_path / "out" / "participants.tsv", sep="\t")
+    visits = table[table["person"].isin(["P1", "sub-1"])]
+    assert len(visits) == 2  # the third has no points
+    assert visits["split"].nunique() == 1
+    cases = [case for case in report.cohort if case.subject in set(visits["participant_id"])]
+    for case, place in zip(cases, [(12, 14, 10), (9, 12, 8)], strict=True):
+        image = read_volume(case.images[0])
+        assert read_points(case.points)[[*"xyz"]].to_numpy() == pytest.approx(_brain(rng).to_mm([place]), abs=1e-3)
+        assert image.data.max() / (1 + place[0] / 100) == pytest.approx(120, abs=15)
+
+
+def test_points_without_a_visit_are_nobodys_where_there_are_several(tmp_path: Path, rng: np.random.Generator):
+    for visit in (1, 2):
+        _visit(tmp_path / "in", f"P1/visit{visit}/FLAIR.nii.gz", None, (12, 14, 10), rng)
+    _visit(tmp_path / "in", "P2/visit1/FLAIR.nii.gz", "P2/clicks.csv", (12, 14, 10), rng)
+    export_points(tmp_path / "in" / "P1" / "clicks.csv", pd.DataFrame({"x": [6.0], "y": [8.0], "z": [35.0]}))
+    report = import_cohort(tmp_path / "in", tmp_path / "out")
+    assert [case.subject for case in report.cohort] == ["sub-P2"]
+    assert "its visit is wanted" in _status(report, "P1/clicks.csv")[0][1]
+    assert "taken as of visit1, the only one" in _status(report, "P2/clicks.csv")[0][1]
+
+
+def test_runs_are_not_chosen_from(tmp_path: Path, rng: np.random.Generator):
+    _visit(tmp_path / "in", "sub-1/anat/sub-1_run-1_FLAIR.nii.gz", "sub-1/anat/sub-1_points.tsv", (12, 14, 10), rng)
+    _visit(tmp_path / "in", "sub-1/anat/sub-1_run-2_FLAIR.nii.gz", None, (12, 14, 10), rng)
+    with pytest.raises(NothingImported, match=r"run-1_FLAIR.nii.gz and .*run-2_FLAIR.nii.gz.*best of runs and acq"):
+        import_cohort(tmp_path / "in", tmp_path / "out")
+
+
+def test_links_are_followed_and_said(folder: Path, tmp_path: Path):
+    (folder / "P01" / "FLAIR.nii.gz").rename(tmp_path / "elsewhere.nii.gz")
+    (folder / "P01" / "FLAIR.nii.gz").symlink_to(tmp_path / "elsewhere.nii.gz")
+    report = import_cohort(folder, tmp_path / "cohort")
+    assert len(report.cohort) == 3
+    assert str(tmp_path / "elsewhere.nii.gz") in _status(report, "P01/FLAIR.nii.gz")[0][1]
+
+
+def test_the_folders_of_nnunet_are_understood(tmp_path: Path, rng: np.random.Generator):
+    for name in ("case_1", "case_2"):
+        image = _brain(rng)
+        labels = np.zeros(SHAPE, np.uint8)
+        labels[11:14, 12:15, 9:11] = 1
+        write_volume(tmp_path / "in" / "imagesTr" / f"{name}_0000.nii.gz", image)
+        write_volume(tmp_path / "in" / "labelsTr" / f"{name}.nii.gz", image.with_data(labels))
+    report = import_cohort(tmp_path / "in", tmp_path / "out")
+    assert [(case.subject, len(read_points(case.points))) for case in report.cohort] == [
+        ("sub-case1", 1),
+        ("sub-case2", 1),
+    ]
+
+
+def test_an_image_of_another_program_gets_a_hint(folder: Path, tmp_path: Path):
+    (folder / "P00" / "T1.mgz").write_bytes(b"x")
+    report = import_cohort(folder, tmp_path / "cohort")
+    assert "this makes one" in _status(report, "T1.mgz")[0][1]
+
+
 def test_a_given_split_is_kept(folder: Path, tmp_path: Path):
     table = "participant_id\tsplit\nP00\ttest\nP01\ttrain\nP02\ttrain\n"
     (folder / "participants.tsv").write_text(table, encoding="utf-8")
@@ -159,10 +252,9 @@ def _spoil(folder: Path, how: str, tmp_path: Path) -> None:
         sheared = image.affine.copy()
         sheared[0, 1] = 0.5
         write_volume(patient / "FLAIR.nii.gz", Volume(image.data, sheared))
-    elif how == "a link out of the folder":
-        elsewhere = tmp_path / "elsewhere.nii.gz"
-        (patient / "FLAIR.nii.gz").rename(elsewhere)
-        (patient / "FLAIR.nii.gz").symlink_to(elsewhere)
+    elif how == "a link to itself or to nothing":
+        (patient / "FLAIR.nii.gz").unlink()
+        (patient / "FLAIR.nii.gz").symlink_to(tmp_path / "gone.nii.gz")
     elif how == "has no brain":
         far = image.affine.copy()
         far[:3, 3] += 1000
@@ -173,7 +265,7 @@ def _spoil(folder: Path, how: str, tmp_path: Path) -> None:
     "how",
     [
         "outside the image", "outside the brain", "truncated", "several files of points", "no points", "no image",
-        "is constant", "at an angle", "a link out of the folder", "has no brain", "line 3 has large as size_vox",
+        "is constant", "at an angle", "a link to itself or to nothing", "has no brain", "line 3 has large as size_vox",
     ],
 )  # fmt: skip
 def test_a_patient_that_cannot_be_used_is_refused_and_the_others_go_on(folder: Path, tmp_path: Path, how: str):
@@ -252,7 +344,7 @@ def test_the_command_prints_a_row_a_file_even_if_all_are_refused(folder: Path, t
     assert main(["import", str(folder), "-o", str(tmp_path / "cohort")]) == 2
     captured = capsys.readouterr()
     assert captured.out.count("refused") >= 6
-    assert captured.err.count("\n") == 1
+    assert captured.err.count("lesionkit:") == 1
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,8 @@ def import_cohort(
     ----------
     folder : path
         One subfolder a patient (``07/FLAIR.nii.gz``, ``07/clicks.mrk.json``), or names that start with the patient
-        (``07_FLAIR.nii.gz``, ``07.mrk.json``); BIDS works too. ``*brainmask.nii.gz`` is a brain mask and
+        (``07_FLAIR.nii.gz``, ``07.mrk.json``); BIDS works too. Visits (``ses-01``, ``visit2``, a date) become a case
+        each, in one split by person. ``*brainmask.nii.gz`` is a brain mask and
         ``*lesions.nii.gz`` a label image of lesions.
     output : path
         The cohort: a new or empty folder, outside `folder`.
@@ -92,10 +94,11 @@ def import_cohort(
     rows += refused
     spacing = _common_spacing(patients, config.spacing)
     given = _given_splits(folder)
+    visits = Counter(patient.person for patient in patients)
     with atomic_folder(output) as building:
         done: list[tuple[str, Patient, int]] = []
         for number, patient in enumerate(patients, start=1):
-            subject = _label(patient.name, {label for label, _, _ in done})
+            subject = _label(patient, visits, {label for label, _, _ in done})
             try:
                 n_points = import_patient(patient, subject, channels, spacing, building, config)
             except Refused as verdict:
@@ -108,12 +111,13 @@ def import_cohort(
         rows.sort(key=lambda row: row.file)
         if not done:
             raise NothingImported(tuple(rows))
-        names = [patient.name for _, patient, _ in done]
-        splits = _splits(names, given, config.seed)
+        people = list(dict.fromkeys(patient.person for _, patient, _ in done))
+        split_of = dict(zip(people, _splits(people, given, config.seed), strict=True))
         table = {
             "participant_id": [subject for subject, _, _ in done],
-            "split": splits,
-            "source": names,
+            "split": [split_of[patient.person] for _, patient, _ in done],
+            "source": [patient.name for _, patient, _ in done],
+            "person": [patient.person for _, patient, _ in done],
             "n_points": [n for _, _, n in done],
         }
         write_participants(building, pd.DataFrame(table))
@@ -157,8 +161,9 @@ def _common_spacing(
     return i, j, k
 
 
-def _label(name: str, taken: set[str]) -> str:
-    """Return a BIDS label for a patient's name; a number tells apart those that would be alike."""
+def _label(patient: Patient, visits: Counter[str], taken: set[str]) -> str:
+    """Return a BIDS label for a patient, and the visit where there are several; a number tells apart what is alike."""
+    name = patient.person + (patient.visit if visits[patient.person] > 1 else "")
     plain = re.sub(r"[^A-Za-z0-9]", "", name.removeprefix("sub-").encode("ascii", "ignore").decode()) or "patient"
     label, number = f"sub-{plain}", 2
     while label in taken:

@@ -48,6 +48,9 @@ def import_patient(
 ) -> int:
     """Check and write one patient; return the number of points."""
     images = [_read_image(file) for file in patient.images]
+    for file, image in zip(patient.images, images, strict=True):
+        if image.native is not None and image.native.note:
+            patient.say(file, image.native.note)
     images[1:] = [
         _onto(first=images[0], image=image, file=file, patient=patient)
         for image, file in zip(images[1:], patient.images[1:], strict=True)
@@ -60,7 +63,7 @@ def import_patient(
     brain = resample_to(images[0].with_data(mask), target.shape, target.affine, order=0).data
     if not brain.any():
         raise Refused(patient.images[0], "no brain is left at the cohort's spacing")
-    lesions = None if patient.lesions is None else _lesion_mask(patient, patient.lesions, target)
+    lesions, label_mm3 = (None, 0.0) if patient.lesions is None else _lesion_mask(patient, patient.lesions, target)
     layout = case_layout(building, subject, channels, split=SPLITS[0])
     assert layout.mask is not None and layout.points is not None  # noqa: PT018 (case_layout names both)
     for path, image, file in zip(layout.images, images, patient.images, strict=True):
@@ -72,8 +75,8 @@ def import_patient(
     if lesions is not None:
         write_volume(layout.mask, lesions, native=False)
     frame = points.frame
-    if "size_vox" in frame:  # counted in voxels of the label image
-        ratio = images[0].voxel_mm3 / target.voxel_mm3
+    if "size_vox" in frame:  # counted in voxels of the label image, or in a table in those of the image
+        ratio = (images[0].voxel_mm3 if patient.points else label_mm3) / target.voxel_mm3
         frame = frame.assign(size_vox=(frame["size_vox"] * ratio).round().clip(lower=1).astype("Int64"))
     write_points(layout.points, frame)
     return len(frame)
@@ -193,8 +196,8 @@ def _regrid(image: Volume, spacing: tuple[float, float, float]) -> Volume:
     return image if np.allclose(image.spacing, spacing, rtol=0.02) else resample(image, spacing)
 
 
-def _lesion_mask(patient: Patient, file: File, target: Volume) -> Volume:
-    """Return the label image as the cohort's lesion mask."""
+def _lesion_mask(patient: Patient, file: File, target: Volume) -> tuple[Volume, float]:
+    """Return the label image as the cohort's lesion mask, and the volume of its own voxels, mm3."""
     try:
         labels = read_volume(file.path, np.int32)
     except DataError as error:
@@ -206,7 +209,7 @@ def _lesion_mask(patient: Patient, file: File, target: Volume) -> Volume:
         raise Refused(file, f"has no lesion in the field of view of {patient.images[0].name}; this patient's is wanted")
     if patient.points is not None:
         patient.say(file, f"lesion mask; the points come from {patient.points.name}")
-    return binary
+    return binary, labels.voxel_mm3
 
 
 def _grid_note(image: Volume, target: Volume) -> str:

@@ -15,7 +15,7 @@ from lesionkit.io.cohorts import (
     write_cohort_description,
     write_participants,
 )
-from lesionkit.io.files import DataError, atomic_folder, atomic_path
+from lesionkit.io.files import DataError, atomic_folder, atomic_path, check_writable
 from lesionkit.io.images import MAX_VOXELS, check_same_grid, read_volume, write_volume
 from lesionkit.io.pointlist import one_line
 from lesionkit.io.points import (
@@ -42,6 +42,7 @@ __all__ = [
     "case_layout",
     "check_inside",
     "check_same_grid",
+    "check_writable",
     "convert_points",
     "export_points",
     "import_points",

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 
 
 class DataError(ValueError):
@@ -46,6 +47,27 @@ def reading(path: Path) -> Iterator[None]:
         raise data_error(path, f"cannot be read ({error.strerror or error})", "a readable file is wanted") from error
     except MemoryError as error:
         raise data_error(path, "does not fit into memory", "a smaller image or a larger machine is wanted") from error
+
+
+def check_writable(*paths: Path) -> None:
+    """Raise unless files can be written, before the work is done that fills them; nothing is made.
+
+    Raises
+    ------
+    DataError
+        Naming the first path that is a folder, or lies in what is none or cannot be written.
+    """
+    for path in paths:
+        if path.is_dir():
+            raise data_error(path, "is a folder", "the name of a file is wanted")
+    for folder in dict.fromkeys(path.parent for path in paths):
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        try:
+            with TemporaryFile(dir=there):
+                pass
+        except OSError as error:
+            wrong = f"cannot be written ({error.strerror or error})"
+            raise data_error(there, wrong, "a folder that can be written is wanted") from error
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from lesionkit.volume import NativeSpace, Volume
 MAX_VOXELS = 2**30
 """Largest image that is read: 1024 voxels along each axis, beyond any MRI."""
 
+_APART_MM = 2.0
+_LOG = logging.getLogger("lesionkit.io")
 _SLAB_VOXELS = 2**21
 _MAX_TRAILING_BYTES = 2**20
 _DEFLATE_RATIO = 1032  # gzip cannot expand more than this
@@ -56,8 +59,9 @@ def read_volume(path: str | os.PathLike[str], dtype: DTypeLike = np.float32) -> 
 
     Notes
     -----
-    A file with neither sform nor qform says nothing about its orientation; the grid that nibabel derives from its voxel
-    size is taken.
+    Of two forms that place the image more than 2 mm apart the sform is taken, as nibabel does; a file with neither says
+    nothing about its orientation, and the grid that nibabel derives from its voxel size is taken. Both are logged, and
+    noted in `native`. Lengths and signs of the header are mended as nibabel mends them.
     """
     path = Path(path)
     kind = np.dtype(dtype)
@@ -65,9 +69,12 @@ def read_volume(path: str | os.PathLike[str], dtype: DTypeLike = np.float32) -> 
         raise ValueError(f"dtype is {kind}; a float, integer or bool type is wanted")
     check_is_file(path, _WANTED)
     with reading(path), _opened(path) as (stream, capacity):
-        header = _read_header(stream, path)
+        header = _mended(_read_header(stream, path))
         shape, on_disk, offset = _checked_claims(header, capacity, path)
         affine = _header_affine(header, path)
+        note = _which_affine(header, shape)
+        if note:
+            _LOG.warning("%s: %s", path, note)
         _skip(stream, offset - int(header["sizeof_hdr"]), path)
         data = _read_voxels(stream, shape, on_disk, _header_scaling(header, path), kind, path)
         if len(stream.read(_MAX_TRAILING_BYTES + 1)) > _MAX_TRAILING_BYTES:
@@ -75,7 +82,7 @@ def read_volume(path: str | os.PathLike[str], dtype: DTypeLike = np.float32) -> 
             raise data_error(path, wrong, "an image whose header fits its data is wanted")
     turn = orientations.io_orientation(affine)
     turned = np.ascontiguousarray(orientations.apply_orientation(data, turn))
-    return Volume(turned, affine @ orientations.inv_ornt_aff(turn, shape), NativeSpace(shape, affine))
+    return Volume(turned, affine @ orientations.inv_ornt_aff(turn, shape), NativeSpace(shape, affine, note))
 
 
 def write_volume(path: str | os.PathLike[str], volume: Volume, *, native: bool = True) -> None:
@@ -134,8 +141,7 @@ def check_same_grid(a: Volume, b: Volume, names: tuple[str, str]) -> None:
     if a.shape != b.shape:
         wrong = f"has {_by(b.shape)} voxels, but {names[0]} has {_by(a.shape)}"
     elif not a.same_grid(b):
-        gap = np.abs(a.affine - b.affine).max()
-        wrong = f"lies elsewhere than {names[0]} (their affines differ by up to {gap:.3g})"
+        wrong = f"lies elsewhere than {names[0]} (by up to {a.distance_mm(b):.3g} mm)"
     else:
         return
     raise data_error(Path(names[1]), wrong, "images on one grid are wanted: resample one onto the other")
@@ -166,11 +172,48 @@ def _read_header(stream: IO[bytes], path: Path) -> nib.Nifti1Header:
         header: nib.Nifti1Header = kind(block[:size], orders[0], check=False)
         magic = bytes(header["magic"])[:2]
         if magic == b"ni":
-            raise data_error(path, "is one half of a .hdr/.img pair", "a single file (.nii or .nii.gz) is wanted")
+            hint = conversion_hint(path) or "a single file (.nii or .nii.gz) is wanted"
+            raise data_error(path, "is one half of a .hdr/.img pair", hint)
         if magic == b"n+":
             stream.seek(size)  # a NIfTI-1 header is shorter than what was read
             return header
-    raise data_error(path, "is not a NIfTI image" if block else "is empty", _WANTED)
+    raise data_error(path, "is not a NIfTI image" if block else "is empty", conversion_hint(path) or _WANTED)
+
+
+def conversion_hint(path: Path) -> str:
+    """Say how an image of another program becomes a NIfTI image; empty where the ending is none of theirs."""
+    stem, ending = path.with_suffix(""), path.suffix.lower()
+    if ending not in (".mgz", ".mgh", ".img", ".hdr", ".mnc", ".brik", ".head"):
+        return ""
+    source = path.with_suffix(".hdr") if ending == ".img" else path
+    code = f"import nibabel as n; n.save(n.Nifti1Image.from_image(n.load({str(source)!r})), {f'{stem}.nii.gz'!r})"
+    return f'a NIfTI image is wanted; this makes one: python -c "{code}"'
+
+
+def _mended(header: nib.Nifti1Header) -> nib.Nifti1Header:
+    """Mend what nibabel mends when it opens a file: a qfac that is no sign, and voxel edges below 0."""
+    edges = header["pixdim"]
+    edges[0] = edges[0] if edges[0] in (-1, 1) else 1
+    edges[1:4] = np.abs(edges[1:4])
+    return header
+
+
+def _which_affine(header: nib.Nifti1Header, shape: tuple[int, int, int]) -> str:
+    """Return a line where a header leaves open where the image lies; empty where it does not."""
+    if not header["sform_code"] and not header["qform_code"]:
+        return (
+            "has neither sform nor qform, so that left and right are a guess: the grid of its voxel size is taken (LAS)"
+        )
+    if not (header["sform_code"] and header["qform_code"]):
+        return ""
+    corners = np.stack(np.meshgrid(*((0, n - 1) for n in shape), (1,)), axis=-1).reshape(-1, 4)
+    try:
+        with np.errstate(all="ignore"):
+            between = header.get_sform() - header.get_qform()
+            apart = float(np.linalg.norm(corners @ between.T, axis=1).max())
+    except (ValueError, HeaderDataError):
+        return ""
+    return f"its sform and qform place it {apart:.1f} mm apart: the sform is taken" if apart > _APART_MM else ""
 
 
 def _checked_claims(
@@ -202,6 +245,9 @@ def _checked_sizes(header: nib.Nifti1Header, path: Path) -> tuple[int, int, int]
     if not 1 <= n_axes <= 7:
         raise data_error(path, f"claims {n_axes} axes in its header", "a 3-D volume is wanted")
     sizes = [int(size) for size in header["dim"][1 : 1 + n_axes]]
+    if min(sizes[3:], default=1) < 1:
+        mend = "if it holds one image, set dim[0] to 3 in its header; else export it again"
+        raise data_error(path, f"holds no image ({_by(sizes)})", mend)
     while len(sizes) > 3 and sizes[-1] == 1:
         sizes.pop()
     if len(sizes) != 3:
@@ -268,9 +314,15 @@ def _read_voxels(
         if scaling != (1.0, 0.0):
             values = values.astype(np.float64) * scaling[0] + scaling[1]
         with np.errstate(invalid="ignore", over="ignore"):
-            flat[start:stop] = values
-        taken = flat[start:stop]
-        bad = ~np.isfinite(taken) if dtype.kind == "f" else taken != values
+            flat[start:stop] = values if dtype.kind == "f" else np.rint(values)
+            taken = flat[start:stop]
+            # A slope of 1.00000006 leaves no whole numbers.
+            off = (
+                np.abs(taken - values) > 1e-5 * np.maximum(np.abs(values), 1)
+                if scaling != (1.0, 0.0)
+                else taken != values
+            )
+        bad = ~np.isfinite(taken) if dtype.kind == "f" else off
         if bad.any():
             first = int(np.argmax(bad))
             index = tuple(int(i) for i in np.unravel_index(start + first, shape, order="F"))

@@ -44,7 +44,7 @@ _SPACES: dict[str, Space] = {
     "2": "file-voxel",
 }
 _FCSV_COLUMNS = "id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID"
-_FCSV_STATUS = 14  # place of the position status that 3D Slicer 5 adds without naming it
+_FCSV_STATUS = 14  # place of the position status that 3D Slicer 5 adds without naming it; 2 is a position, 3 is none
 _FCSV_LINE_BYTES = 1000  # 3D Slicer reads lines into a fixed buffer
 _MAX_KEYS = 100
 _CODES = {"%": "%25", ";": "%3B", "=": "%3D"}
@@ -153,7 +153,7 @@ def read_fcsv(path: Path) -> PointList:
             raise data_error(path, wrong, f"{max(width, least)} or more are wanted: the file may be truncated")
         width = max(width, len(entries))
         row = f"line {number}"
-        if len(columns) == _FCSV_STATUS and entries[_FCSV_STATUS : _FCSV_STATUS + 1] in (["0"], ["1"]):
+        if len(columns) == _FCSV_STATUS and entries[_FCSV_STATUS : _FCSV_STATUS + 1] not in ([], [""], ["2"]):
             unset.append(row)
             continue
         positions.append([_fcsv_number(entries[place[name]], name, row, path) for name in POINT_COLUMNS])

@@ -59,8 +59,7 @@ def precision_recall(
     cases
         One entry a patient.
     thresholds
-        Thresholds to evaluate; None: every score that occurs, which is every distinct operating point (with
-        ``gate="after"``: 200 quantiles of them at most, because each needs an assignment of its own).
+        Thresholds to evaluate; None: every score that occurs, which is every distinct operating point.
     max_distance, gate
         As in :func:`~lesionkit.matching.match_points`, in mm.
 
@@ -76,11 +75,13 @@ def precision_recall(
         hits = np.concatenate([np.empty(0, dtype=bool), *gains])
         return operating_points(scores, hits, n_true=n_true, thresholds=thresholds)
     levels = np.unique(scores if thresholds is None else np.asarray(thresholds, dtype=np.float64))[::-1]
-    if thresholds is None and len(levels) > 200:
-        levels = levels[np.unique(np.linspace(0, len(levels) - 1, 200).astype(int))]
     kept = len(scores) - np.searchsorted(np.sort(scores), levels, side="left")
-    matched = ([case.match(level, max_distance=max_distance, gate=gate).tp for case in cases] for level in levels)
-    tp = np.array([sum(found) for found in matched], dtype=np.int64)
+    tp = np.zeros(len(levels), dtype=np.int64)
+    for case in cases:  # its assignment changes only where it gains a candidate
+        n_kept = len(case.score) - np.searchsorted(np.sort(case.score), levels, side="left")
+        changes = np.flatnonzero(np.diff(n_kept, prepend=0))
+        found = [case.match(levels[place], max_distance=max_distance, gate=gate).tp for place in changes]
+        tp += np.repeat([0, *found], np.diff([0, *changes, len(levels)]))
     return _counts_frame(levels, tp, kept - tp, n_true - tp)
 
 

@@ -6,7 +6,11 @@ In: a folder, settings, what went wrong. Out: a state to go on from, or one line
 from __future__ import annotations
 
 import errno
+import inspect
+import multiprocessing
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -68,6 +72,20 @@ def claim(folder: Path) -> None:
         wrong = "cannot be written" if folder.is_dir() else "cannot be made"
         wanted = "a folder that can be written is wanted"
         raise DataError(f"{folder}: {wrong} ({error.strerror or error}); {wanted}") from error
+
+
+def check_main_guard() -> None:
+    """Raise if processes that load data would run the user's script again, and wait for one another for ever."""
+    script = sys.modules["__main__"]
+    path = getattr(script, "__file__", None)
+    if path is None or multiprocessing.get_start_method() == "fork":
+        return
+    with suppress(OSError, TypeError):
+        if "__name__" in inspect.getsource(script):
+            return
+    raise DataError(
+        f"{path}: has no main guard; 'if __name__ == \"__main__\":' around train(), or workers=0, is wanted"
+    )
 
 
 def origin(error: BaseException, folder: Path) -> BaseException:

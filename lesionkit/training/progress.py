@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, cast
 
 import lightning.pytorch as pl
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
+from lesionkit.terminal import Bar, Terminal
 from lesionkit.training.regressor import HeatmapRegressor
 
 
@@ -15,12 +16,13 @@ class StepBar(pl.Callback):
 
     def __init__(self) -> None:
         texts = (TextColumn("{task.description}"), TextColumn("{task.fields[scores]}"))
-        self.bar = Progress(texts[0], BarColumn(), MofNCompleteColumn(), texts[1], TimeRemainingColumn())
+        self.bar = Bar(Terminal(), texts[0], BarColumn(), MofNCompleteColumn(), texts[1], TimeRemainingColumn())
         self.task = self.bar.add_task("training", scores="")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin at the step at which the training does."""
-        self.bar.disable = not trainer.is_global_zero
+        self.bar.disable |= not trainer.is_global_zero
+        self.bar.console.quiet = not trainer.is_global_zero
         total = cast(HeatmapRegressor, pl_module).config.steps
         self.bar.update(self.task, total=total, completed=trainer.global_step)
         self.bar.start()

@@ -29,7 +29,7 @@ from lesionkit.preprocessing import PREPROCESSING
 from lesionkit.training.config import Precision, TrainConfig
 from lesionkit.training.data import CohortData
 from lesionkit.training.decoding import OperatingPoint, detect_case, operating_point
-from lesionkit.training.folder import claim, interrupted, is_over, origin
+from lesionkit.training.folder import check_main_guard, claim, interrupted, is_over, origin
 from lesionkit.training.progress import StepBar
 from lesionkit.training.regressor import HeatmapRegressor
 from lesionkit.training.watch import AtomicCheckpointIO, BackgroundWatch, CtrlC, Filmstrip
@@ -104,6 +104,8 @@ def train(
         )
     if precision not in (None, *get_args(Precision)):
         raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
+    if config.workers:
+        check_main_guard()
     pl.seed_everything(config.seed, verbose=False)
     module = HeatmapRegressor(config)
     if weights is not None:

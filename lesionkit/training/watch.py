@@ -21,6 +21,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lesionkit.inference import predict_array
 from lesionkit.io import atomic_path
 from lesionkit.io.pictures import write_png
+from lesionkit.terminal import TERMINATED
 from lesionkit.training.data import CohortData, LoadedCase
 from lesionkit.training.regressor import HeatmapRegressor
 
@@ -36,31 +37,35 @@ _HEAT = np.array([(27, 12, 65), (106, 23, 110), (184, 50, 90), (238, 106, 36), (
 
 
 class CtrlC(pl.Callback):
-    """Stops a training at the next batch after Ctrl-C, and at once after a second one; a context manager around it.
+    """Stops a training at the next batch after Ctrl-C or SIGTERM, and at once after a second one; a context manager.
 
     Python drops an exception that comes while an object is deleted or a process forks, and an epoch begins and ends
     with that: an interruption that is raised where it comes would be lost there.
     """
 
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
     def __init__(self) -> None:
-        self.pressed = False
+        self.pressed: int | None = None
 
     def __enter__(self) -> Self:
         """Listen; another thread than the main one hears of no signal."""
-        self._before = signal.getsignal(signal.SIGINT)
-        self._listens = threading.current_thread() is threading.main_thread() and callable(self._before)
-        if self._listens:
-            signal.signal(signal.SIGINT, self._press)
+        self._before = {number: signal.getsignal(number) for number in self.SIGNALS}
+        self._listens = threading.current_thread() is threading.main_thread() and callable(self._before[signal.SIGINT])
+        for number in self.SIGNALS if self._listens else ():
+            signal.signal(number, self._press)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave the signal as it was found, which Lightning does not."""
-        if self._listens:
-            signal.signal(signal.SIGINT, self._before)
+        """Leave the signals as they were found, which Lightning does not."""
+        for number in self.SIGNALS if self._listens else ():
+            signal.signal(number, self._before[number])
 
     def check(self) -> None:
         """Raise the interruption, if there was one."""
-        if self.pressed:
+        if self.pressed == signal.SIGTERM:
+            raise SystemExit(TERMINATED)
+        if self.pressed is not None:
             raise KeyboardInterrupt
 
     def on_train_batch_start(self, *_: Any) -> None:
@@ -72,9 +77,12 @@ class CtrlC(pl.Callback):
         self.check()
 
     def _press(self, number: int, frame: FrameType | None) -> None:
-        if self.pressed and callable(self._before):
-            self._before(number, frame)
-        self.pressed = True
+        again, self.pressed = self.pressed is not None, number
+        before = self._before[signal.Signals(number)]
+        if again and callable(before):
+            before(number, frame)
+        elif again:
+            self.check()
 
 
 class Filmstrip(pl.Callback):
