@@ -177,8 +177,11 @@ class State:
 
     @property
     def answer(self) -> bool:
-        """Whether views may tell hits, false alarms and missed lesions; until then a person predicts them."""
-        return self._answer and self._annotation.known
+        """Whether views may tell hits, false alarms and missed lesions; until then a person predicts them.
+
+        Where there are no steps to walk through, there is nothing to predict.
+        """
+        return self._annotation.known and (self._answer or not (self.steps or self.busy))
 
     @property
     def can_undo(self) -> bool:

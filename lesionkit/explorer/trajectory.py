@@ -30,6 +30,8 @@ WORDS = {
 """What became of a fit, in words: the statuses of a :class:`~lesionkit.detection.FitStep`."""
 MOST_CHANGES = 2
 """Refitted lesions that a status line names; the others are counted."""
+SEEN_ALPHA, SEEN_MOVE = 0.005, 0.05
+"""Changes of alpha, and of a centre in voxels, from which on they are seen."""
 MOST_BYTES = 64 << 20
 """Patches kept at most, in bytes; those beyond are computed again when they are asked for."""
 
@@ -61,6 +63,14 @@ class Change(NamedTuple):
     before: Fit
     after: Fit | None
     """None if the step removed it."""
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether anybody would see it."""
+        before, after = self.before, self.after
+        if after is None:
+            return True
+        return abs(after.alpha - before.alpha) >= SEEN_ALPHA or bool((abs(after.mu - before.mu) >= SEEN_MOVE).any())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -211,7 +221,8 @@ class Trajectory:
         step = self.steps[cursor // 3]
         pairs = [(found, before.lesion(found), after.lesion(found)) for found in before.found]
         touched = {refit.step for refit in step.refits} | set(step.drops)
-        return tuple(Change(found, was, now) for found, was, now in pairs if was is not None and found in touched)
+        changes = [Change(found, was, now) for found, was, now in pairs if was is not None and found in touched]
+        return tuple(change for change in changes if change.is_seen)
 
     def status(self, cursor: int) -> str:
         """Return a position in one line."""

@@ -39,9 +39,9 @@ class Bars {
     const { canvas, store, names } = this, { frame, now, trajectory } = store, { steps } = trajectory, c = prepare(canvas), top = store.highest * 1.1, n = names.length;
     canvas.setAttribute("aria-valuenow", frame.threshold.toFixed(3)); canvas.setAttribute("aria-valuemin", 0); canvas.setAttribute("aria-valuemax", store.highest);
     if (!c) return;
-    const box = { left: 54, top: 10, width: canvas.clientWidth - 64, height: canvas.clientHeight - 54 }, every = Math.max(1, Math.ceil(n / Math.max(box.width / 32, 1)));
+    const box = { left: 66, top: 10, width: canvas.clientWidth - 76, height: canvas.clientHeight - 54 }, every = Math.max(1, Math.ceil(n / Math.max(box.width / 32, 1)));
     const xticks = Array.from({ length: n }, (_, i) => i).filter((i) => (i + 1) % every === 0 || (i === 0 && every < 3)).map((i) => [i + 0.5, `${i + 1}`]);
-    const xlabel = steps.length ? "step (click to go there)" : "component (click to go there)";
+    const xlabel = store.stepped ? "step (click to go there)" : "component (click to go there)";
     const { X, Y } = axes(c, canvas, box, { x: [0, Math.max(n, 1)], y: [0, top], xlabel, ylabel: store.scene.score, xticks });
     this.scale = { X, Y, box, names, top };
     const wide = box.width / Math.max(n, 1), gap = Math.min(2, wide * 0.15), width = Math.max(wide - 2 * gap, 1), done = steps.length ? stepsDone(frame.cursor) : n;
@@ -78,14 +78,14 @@ class Bars {
     c.font = font; c.textAlign = "right"; c.textBaseline = "bottom";
     c.lineJoin = "round"; c.lineWidth = 4; c.strokeStyle = paper(canvas); c.strokeText(label, box.left + box.width - 32, y - 3);
     c.fillText(label, box.left + box.width - 32, y - 3);
-    this.title.textContent = steps.length ? `Lesions after ${done} of ${n} steps` : `${n} components`;
+    this.title.textContent = store.stepped ? `Lesions after ${done} of ${n} steps` : `${n} ${n === 1 ? "component" : "components"}`;
   }
 }
 
 class Profile {
   constructor(store, planes, parent) {
     Object.assign(this, { store, planes, axis: 0 });
-    const heading = make("h4", { textContent: "Profile through the maximum " }, parent);
+    const heading = make("h4", { textContent: "Profile along " }, parent);
     this.select = make("select", { "aria-label": "axis of the profile" }, heading);
     for (const [value, text] of ["x", "y", "z"].entries()) make("option", { value, textContent: text }, this.select);
     this.select.addEventListener("change", () => { this.axis = +this.select.value; store.changed(); });
@@ -134,7 +134,7 @@ class Profile {
       x: [x[0], x.at(-1)], y: [low, high], xlabel: "mm from the maximum", ylabel: "lesions per voxel",
       band: [mm(w0 - 0.5), mm(w1 - 0.5)],
       series: [
-        { name: "residual before", x, y: before, colour: "#4aa8ff" },
+        { name: "before", x, y: before, colour: "#4aa8ff" },
         ...(phase > 0 && step.mu ? [{ name: "fit", x: fine, y: fit, colour: "#e0a526", fill: true }] : []),
         ...(phase > 1 ? [{ name: "after", x, y: after, colour: "#f2725c", dash: [5, 3] }] : []),
       ],

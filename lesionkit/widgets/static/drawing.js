@@ -157,7 +157,7 @@ function axes(c, element, box, { x: [x0, x1], y: [y0, y1], xlabel = "", ylabel =
   }
   c.textAlign = "center"; c.textBaseline = "bottom"; c.globalAlpha = 0.75;
   c.fillText(xlabel, box.left + box.width / 2, box.top + box.height + 36);
-  c.save(); c.translate(box.left - 48, box.top + box.height / 2); c.rotate(-Math.PI / 2); c.textBaseline = "middle"; c.fillText(ylabel, 0, 0); c.restore();
+  c.save(); c.translate(box.left - 55, box.top + box.height / 2); c.rotate(-Math.PI / 2); c.textBaseline = "middle"; c.fillText(ylabel, 0, 0); c.restore();
   c.globalAlpha = 0.6; c.lineWidth = 1;
   c.beginPath(); c.moveTo(box.left, box.top); c.lineTo(box.left, box.top + box.height); c.lineTo(box.left + box.width, box.top + box.height); c.stroke();
   c.globalAlpha = 1;
@@ -169,7 +169,7 @@ function lineChart(canvas, spec) {
   const c = prepare(canvas);
   if (!c) return null;
   const named = spec.series.filter((s) => s.name), keys = named.length ? 20 : 6;
-  const box = { left: 62, top: keys + 4, width: canvas.clientWidth - 76, height: canvas.clientHeight - keys - 46 };
+  const box = { left: 66, top: keys + 4, width: canvas.clientWidth - 78, height: canvas.clientHeight - keys - 46 };
   const { X, Y } = axes(c, canvas, box, spec), { ink, font } = inks(canvas);
   c.save();
   c.beginPath(); c.rect(box.left, box.top - 1, box.width + 1, box.height + 2); c.clip();

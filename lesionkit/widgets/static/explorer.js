@@ -74,7 +74,7 @@ class Explorer {
     this.speed = this.slider(this.walkRow, "speed", "speed", 1, 30, 1, (v) => store.ask("set_speed", v));
 
     const tune = make("div.lk-row", { role: "group", "aria-label": "Settings" }, root);
-    this.threshold = this.slider(tune, "threshold", "threshold", 0, 1, 0.001, (v) => store.setThreshold(v), true);
+    this.threshold = this.slider(tune, "threshold", "threshold", 0, 1, 0.0001, (v) => store.setThreshold(v), true);
     this.sigma = this.slider(tune, "sigma", "sigma (voxels)", 0.5, 4, 0.05, (v) => store.ask("set_sigma", this.sigmas ? this.sigmas[v] : v));
     this.window = this.slider(tune, "window", "fit window (voxels)", 3, 15, 2, (v) => store.ask("set_window", v));
     this.mode = this.select(tune, "mode", "search", { joint: "joint refit", paper: "paper's loop" }, (v) => store.ask("set_mode", v));
@@ -175,7 +175,7 @@ class Explorer {
     if (ready) {
       planes.draw();
       this.bars.draw();
-      if (full && this.stepped) this.profile.draw();
+      if (full && this.store.stepped) this.profile.draw();
     }
     this.say();
     if (!ready) return;
@@ -184,7 +184,6 @@ class Explorer {
     this.drawn += 1;
     Object.assign(this.root.dataset, { drawn: this.drawn, ack: this.model.get("frame").ack, cursor: frame.cursor, position: frame.position.map((x) => x.toFixed(2)).join(" "), zoom: planes.zoom.toFixed(2) });
   }
-  get stepped() { return this.store.scene.score === "alpha"; }
 
   say() {
     const put = (control, value, text, range = {}) => {
@@ -221,7 +220,7 @@ class Explorer {
     this.follow.input.checked = frame.follow;
     this.flip.input.checked = view.radiological;
     for (const control of [this.window, this.cover, this.follow]) control.box.hidden = store.compact;
-    for (const [control, name] of [[this.sigma, "set_sigma"], [this.window, "set_window"], [this.mode, "set_mode"]]) control.box.hidden ||= !store.can(name) || !this.stepped;
+    for (const [control, name] of [[this.sigma, "set_sigma"], [this.window, "set_window"], [this.mode, "set_mode"]]) control.box.hidden ||= !store.can(name) || !total;
     this.sigma.box.hidden ||= this.sigmas?.length === 1;
     this.follow.box.hidden ||= !total;
     this.flip.box.hidden = !scene.anatomical;
@@ -237,7 +236,7 @@ class Explorer {
     } else {
       const sum = [...now.lesions].reduce((total, [found, values]) => total + (now.marks.get(found).word === "below" ? 0 : clamp(values[3], 0, 1)), 0);
       chips.push(["kept", `${many(now.kept, "lesion")} kept${so}`]);
-      if (this.stepped) chips.push(["", `sum of alpha ${number(sum, 1)}`]);
+      if (this.store.stepped) chips.push(["", `sum of alpha ${number(sum, 1)}`]);
       if (frame.truth) chips.push(["", "answer hidden"]);
     }
     if (this.chips === `${chips}`) return;
@@ -261,7 +260,7 @@ class Explorer {
       const c = prepare(canvas);
       if (c) drawMark(c, name, 13, 10, 6, 6); else this.legend.dataset.key = "";  // out of sight: later
     }
-    make("span", { textContent: this.stepped ? `ring: 2 sigma, ${number(radius, 1)} mm` : `ring: ${number(radius, 1)} mm` }, this.legend);
+    make("span", { textContent: this.store.stepped ? `ring: 2 sigma, ${number(radius, 1)} mm` : `ring: ${number(radius, 1)} mm` }, this.legend);
     const ends = view.overlay === "residual" ? ["too much subtracted", "left over"] : ["low", "high"];
     if (view.overlay === "none") return;
     const scale = make("span.lk-scale", {}, this.legend);

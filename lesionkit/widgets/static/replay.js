@@ -19,12 +19,13 @@ function moment(trajectory, n) {
 const stepsDone = (cursor) => Math.floor((cursor + 1) / 3);
 const lastOf = (trajectory) => 3 * trajectory.steps.length - 1;
 
-// Earlier lesions that the step at a cursor has just changed: found, before, after (null: removed).
+// Earlier lesions that the step at a cursor has just changed, as far as it is seen: found, before, after (null: removed).
 function changesAt(trajectory, cursor) {
   if (cursor < 0 || cursor % 3 !== 2) return [];
   const n = stepsDone(cursor), before = moment(trajectory, n - 1), after = moment(trajectory, n), { set, drop } = trajectory.changes[n - 1];
   const touched = [...set.map(([found]) => found), ...drop].filter((found) => before.has(found));
-  return touched.map((found) => ({ found, before: before.get(found), after: after.get(found) ?? null }));
+  const seen = ({ before: was, after: is }) => !is || Math.abs(is[3] - was[3]) >= 0.005 || [0, 1, 2].some((a) => Math.abs(is[a] - was[a]) >= 0.05);
+  return touched.map((found) => ({ found, before: before.get(found), after: after.get(found) ?? null })).filter(seen);
 }
 
 // Assign rows to columns one to one at the smallest total cost (the Hungarian method by shortest paths); row -> column or -1.

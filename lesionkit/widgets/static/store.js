@@ -30,13 +30,15 @@ class Store {
     }
     return this.judged;
   }
+  get stepped() { return this.scene.score === "alpha"; }  // else the lesions are connected components
   get ended() { return this.frame.cursor >= this.last; }
   // The end of the alpha axis: by lesions, not by fits that were thrown away.
   get highest() {
     const steps = this.trajectory;
     if (this.top?.of !== steps) {
       const alphas = [...steps.start.map((row) => row[4]), ...steps.changes.flatMap((change) => change.set.map((row) => row[4]))];
-      this.top = { of: steps, value: Math.ceil(10 * Math.max(alphas.length ? 0.5 : 1, ...alphas, this.model.get("frame").threshold) - 1e-9) / 10 };
+      this.top = { of: steps, value: Math.max(this.stepped ? 0.5 : 0, ...alphas, this.model.get("frame").threshold) };
+      this.top.value = this.stepped ? Math.ceil(10 * this.top.value - 1e-9) / 10 : this.top.value * 1.02;
     }
     return this.top.value;
   }
@@ -86,7 +88,7 @@ class Store {
     this.ask("move_to", p.slice(0, this.scene.ndim), { position: p });
   }
   setThreshold(value) {
-    const t = clamp(Math.round(value * 1000) / 1000, 0, this.highest);
+    const t = clamp(Math.round(value * 1e4) / 1e4, 0, this.highest);
     this.ask("set_threshold", t, { threshold: t });
   }
   look(change) {

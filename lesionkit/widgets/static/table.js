@@ -94,7 +94,7 @@ class LesionTable {
       const body = rows.map((row, n) => `<tr data-key="${row.key}" data-lm-suppress-shortcuts="true" tabindex="${n ? -1 : 0}" class="lk-${row.mark}">${columns.map((column) => `<td class="${wide(column)}${column.name === "status" ? " lk-word" : ""}">${column.digits === undefined ? row[column.name] : number(row[column.name], column.digits)}</td>`).join("")}</tr>`);
       this.table.innerHTML = `<thead><tr>${head.join("")}</tr></thead><tbody>${body.join("")}</tbody>`;
       this.table.querySelector(`tr[data-key="${focused}"]`)?.focus({ preventScroll: true });
-      this.title.textContent = rows.length ? `Lesions${store.ended ? "" : " so far"}` : "No lesion yet";
+      this.title.textContent = rows.length ? `Lesions${store.ended ? "" : " so far"}` : store.ended ? "No lesions" : "No lesion yet";
     }
     const chosen = store.chosen ?? (store.step ? `l${store.step.number}` : "");
     for (const row of this.table.querySelectorAll("tr[data-key]")) row.setAttribute("aria-selected", row.dataset.key === chosen);
