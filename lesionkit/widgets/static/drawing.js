@@ -201,7 +201,8 @@ function lineChart(canvas, spec) {
     if (mark.text && "x" in mark) { const right = X(mark.x) > box.left + box.width * 0.6; c.textAlign = right ? "right" : "left"; c.textBaseline = "top"; c.fillText(mark.text, X(mark.x) + (right ? -5 : 5), box.top + 2); }
     else if (mark.text) { c.textAlign = "right"; c.textBaseline = "bottom"; c.fillText(mark.text, box.left + box.width - 2, Y(mark.y) - 2); }
   }
-  let x = box.left;
+  const wide = named.reduce((sum, s) => sum + 34 + c.measureText(s.name).width, 0);
+  let x = clamp(canvas.clientWidth - wide, 2, box.left);
   c.textAlign = "left"; c.textBaseline = "middle";
   for (const s of named) {
     const colour = s.colour ?? LINES[spec.series.indexOf(s) % LINES.length];
