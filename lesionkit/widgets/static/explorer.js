@@ -86,7 +86,7 @@ class Explorer {
     button(view, "−", "zoom out", "−", () => this.planes.zoomBy(1 / 1.5));
     button(view, "+", "zoom in at the crosshair", "+", () => this.planes.zoomBy(1.5));
     button(view, "whole", "whole image, plain greys", "0", () => this.planes.reset());
-    this.helpButton = button(make("span.lk-buttons", {}, tune), "?", "keys, mouse, and how to read this", "?", () => this.showHelp());
+    this.helpButton = button(make("span.lk-buttons", {}, head), "?", "keys, mouse, and how to read this", "?", () => this.showHelp());
 
     this.help = make("div.lk-help", { hidden: true, tabIndex: -1, role: "dialog", "aria-label": "Keys, mouse, and how to read this" }, root);
     for (const [name, lines] of [["Keys", KEYS], ["Mouse, on a plane", MOUSE], ["How to read this", ABOUT]]) {
