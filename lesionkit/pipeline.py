@@ -18,13 +18,17 @@ from lesionkit.brain import brain_note
 from lesionkit.channels import check_contrast, in_order
 from lesionkit.checkpoints import Checkpoint
 from lesionkit.components import ComponentConfig, Components, detect_components
-from lesionkit.detection import Detections, detect
+from lesionkit.detection import Detections, FitConfig, detect
+from lesionkit.explorer import Explorer, Trajectory
 from lesionkit.inference import at_spacing, fit_config, predict
-from lesionkit.io import DataError, atomic_path, check_same_grid, read_volume, write_points, write_volume
+from lesionkit.io import DataError, check_same_grid, read_volume, write_points, write_volume
 from lesionkit.metrics import CasePoints
 from lesionkit.preprocessing import brain_mask, check_image
-from lesionkit.report import render_report
 from lesionkit.volume import Volume, resample_to
+from lesionkit.widgets.page import export_page
+
+RING_MM = 5.0
+"""Radius of the rings around connected components, which have no sigma."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +79,23 @@ class CaseResult:
             return self.source.with_data(np.asarray(moved.data, dtype=np.float32))
         per_voxel = self.source.voxel_mm3 / self.heatmap.voxel_mm3
         return self.source.with_data(np.asarray(moved.data * per_voxel, dtype=np.float32))
+
+    def explorer(self, truth: pd.DataFrame | None = None, *, max_distance_mm: float = 6.0) -> Explorer:
+        """Return the case to look into: nothing is predicted or searched again."""
+        found, heatmap = self.detections, self.heatmap
+        if isinstance(found, Components):  # the rings of 2 sigma are RING_MM wide
+            config = FitConfig(sigma=tuple(RING_MM / 2 / s for s in heatmap.spacing))
+            trajectory = Trajectory.given(heatmap.data, config, found.points, found.score)
+        else:
+            config, trajectory = found.config, Trajectory(found)
+        points = (
+            None if truth is None else heatmap.to_voxel(truth[["x", "y", "z"]].to_numpy(dtype=float).reshape(-1, 3))
+        )
+        explorer = Explorer(
+            heatmap, image=self.image, truth=points, config=config, threshold=self.threshold,
+            max_distance=max_distance_mm, found=trajectory,
+        )  # fmt: skip
+        return explorer
 
     def case_points(self, truth: pd.DataFrame, subject: str = "", split: str = "") -> CasePoints:
         """Return candidates and truth in mm, as the metrics want them."""
@@ -261,13 +282,23 @@ def write_result(
         facts["expected count"] = f"{lesions['alpha'].clip(0, 1).sum():.1f} (sum of their alphas)"
     else:
         facts["lesions"] = f"{len(lesions)} connected components of the map at tau {result.threshold:.3f}"
-    shown = result.candidates()[["x", "y", "z", "i", "j", "k", "alpha", "alpha_se", "explained"]]
-    page = render_report(
-        result.image, result.heatmap, shown, truth=truth, threshold=result.threshold, title=name, facts=facts,
-        max_distance_mm=max_distance_mm,
-    )  # fmt: skip
     write_volume(files["heatmap.nii.gz"], result.heatmap_as_given())
     write_points(files["lesions.tsv"], lesions)
-    with atomic_path(files["report.html"]) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    sizes = None if truth is None or "size_vox" not in truth else _whole(truth["size_vox"])
+    explorer = result.explorer(truth, max_distance_mm=max_distance_mm)
+    explorer.last()
+    if explorer.detections.alpha.size:
+        explorer.move_to(explorer.detections.mu[explorer.detections.alpha.argmax()])
+    fitted = isinstance(result.detections, Detections)
+    sigmas = (explorer.config.sigma,) if isinstance(explorer.config.sigma, float) else None
+    export_page(
+        explorer, files["report.html"], title=name, facts=facts, sizes=sizes, sigmas=sigmas,
+        score="alpha" if fitted else "score",
+    )  # fmt: skip
     return files
+
+
+def _whole(sizes: pd.Series) -> list[int | None]:
+    """Return sizes in voxels, None where they are unknown."""
+    numbers = pd.to_numeric(sizes, errors="coerce").to_numpy(dtype=np.float64)
+    return [round(size) if np.isfinite(size) and size >= 0 else None for size in numbers.tolist()]

@@ -41,6 +41,7 @@ def main() -> int:
         ):
             view = opened(browser, page.as_uri(), scheme=scheme, height=930)
             view.locator("select[data-name=overlay]").select_option(overlay)
+            view.locator("input[data-name=answer]").check()
             view.locator("input[data-name=cursor]").fill(str(3 * 2 + phase))
             taken(view, name)
         with served(patience_s=PATIENCE / 1000) as server:
@@ -52,9 +53,7 @@ def main() -> int:
             taken(view, "dashboard")
         subprocess.run([sys.executable, "-m", "lesionkit.cli", "demo", "-o", folder], check=True, capture_output=True)
         report = Path(folder) / "sample_flair_report.html"
-        view = browser.new_page(viewport={"width": 1360, "height": 1010}, color_scheme="light", bypass_csp=True)
-        view.goto(report.as_uri())
-        view.wait_for_selector("#chart .bars path")
+        view = opened(browser, report.as_uri(), scheme="light", height=950)
         taken(view, "report")
     return 0
 

@@ -778,6 +778,93 @@ def same(one, other) -> bool:
     return one is other or (one is not None and other is not None and np.array_equal(one, other))
 
 
+def test_the_answer_is_hidden_until_the_end_or_until_somebody_asks() -> None:
+    explorer = explorer_of(truth=POINTS[:3])
+    seen: list[bool] = []
+    explorer.answer_changed.connect(seen.append)
+    explorer.go_to_step(1)
+    assert not explorer.answer
+    assert set(explorer.told) <= {"kept", "below"}
+    assert explorer.lesions.verdicts[0] == "tp"
+    explorer.show_answer()
+    assert explorer.told == explorer.lesions.verdicts
+    explorer.show_answer(False)
+    explorer.last()
+    explorer.first()  # who has seen it has seen it
+    assert explorer.answer
+    assert seen == [True, False, True]
+    explorer.show_answer(False)
+    explorer.last()
+    explorer.load(HEATMAP, truth=POINTS)
+    assert not explorer.answer
+    explorer.set_truth(None)
+    explorer.show_answer()
+    assert not explorer.answer
+
+
+def test_without_steps_there_is_nothing_to_predict() -> None:
+    given = Trajectory.given(HEATMAP, FitConfig(sigma=(1.0, 1.0, 1.0)), POINTS[:2], ALPHA[:2])
+    explorer = explorer_of(truth=POINTS[:3], found=given)
+    assert explorer.answer
+    assert explorer.told == ("tp", "tp")
+    assert (explorer.score.tp, explorer.score.fn, explorer.status) == (2, 1, "2 lesions")
+    assert explorer.last() is None
+    assert explorer.cursor == -1
+
+
+def test_what_was_found_already_is_not_searched_again(monkeypatch) -> None:
+    config = FitConfig(sigma=1.0)
+    trajectory = Trajectory.of(HEATMAP, config)
+    monkeypatch.setattr(refit_module.Trajectory, "of", None)
+    explorer = explorer_of(config=config, found=trajectory)
+    assert explorer.trajectory is trajectory
+    monkeypatch.undo()
+    explorer.set_sigma(1.2)
+    assert explorer.trajectory is not trajectory
+    assert explorer.detections.config.sigma == 1.2
+
+
+def test_jumps_to_the_next_kept_false_and_missed() -> None:
+    explorer = explorer_of(truth=[POINTS[0], (17.0, 17.0, 3.0), (2.0, 2.0, 2.0)], threshold=0.1)
+    kept = [step.number for step in explorer.steps if step.status == "kept"]
+    assert explorer.jump_to_next("kept")
+    assert (explorer.iteration, explorer.phase, explorer.answer) == (kept[0], Phase.SUBTRACT, False)
+    explorer.jump_to_next("kept")
+    assert explorer.iteration == kept[1]
+    verdicts = zip(explorer.outcome.found, explorer.outcome.verdicts, strict=True)
+    false = sorted(found for found, verdict in verdicts if verdict == "fp")
+    explorer.first()
+    for number in [*false, false[0]]:
+        assert explorer.jump_to_next("fp")
+        assert explorer.iteration == number
+    assert explorer.answer
+    where = explorer.cursor
+    for place in ((17.0, 17.0, 3.0), (2.0, 2.0, 2.0), (17.0, 17.0, 3.0)):
+        assert explorer.jump_to_next("fn")
+        assert explorer.position == place
+    assert explorer.cursor == where
+    explorer.set_truth(POINTS[:0])
+    assert not explorer.jump_to_next("fn")
+    with pytest.raises(ValueError, match="kind must be one of kept, fp, fn"):
+        explorer.jump_to_next("best")
+
+
+@pytest.mark.parametrize("mode", ["joint", "paper"])
+def test_changes_are_what_a_step_did_to_earlier_lesions(mode) -> None:
+    explorer = explorer_of(config=FitConfig(mode=mode))
+    told = 0
+    for cursor in range(-1, explorer.trajectory.last + 1):
+        explorer.go_to(cursor)
+        assert explorer.phase is Phase.SUBTRACT or not explorer.changes
+        for found, before, after in explorer.changes:
+            told += 1
+            assert explorer.trajectory.moments[explorer.iteration].lesion(found).alpha == before.alpha
+            now = explorer.moment.lesion(found)
+            assert now is after is None or (now.alpha == after.alpha and after.alpha != before.alpha)
+            assert f"lesion {found + 1} {before.alpha:.2f} → " in explorer.status or "more refitted" in explorer.status
+    assert bool(told) == (mode == "joint")
+
+
 class RandomActions(RuleBasedStateMachine):
     """Whatever a person does, views agree with the state and the state with a fresh search."""
 

@@ -6,7 +6,6 @@ import base64
 import gzip
 import io
 import json
-import re
 
 import numpy as np
 import pytest
@@ -22,11 +21,11 @@ from lesionkit.model import UNet
 from lesionkit.samples import real_patients, sample
 from lesionkit.training import load_case
 from lesionkit.volume import Volume
-from lesionkit.widgets import ExplorerWidget, compare_sigmas, explore, export_page, lessons
+from lesionkit.widgets import ExplorerWidget, compare_sigmas, explore, lessons
 from lesionkit.widgets.cases import SAMPLES, SCENES, own_case, sample_case, user_case
 from lesionkit.widgets.lesson import Drawing, Lesson, Line, Slider, chart
 from lesionkit.widgets.live import compare_maps, loss_share
-from lesionkit.widgets.packing import pack_case, pack_frame, pack_trajectory
+from lesionkit.widgets.packing import pack_case, pack_trajectory
 from lesionkit.widgets.printing import print_explorer
 
 POINTS = np.array([(8.2, 9.1, 7.7), (8.4, 9.0, 10.4), (14.0, 5.2, 12.3)])
@@ -67,7 +66,8 @@ def test_large_volumes_are_thinned_and_positions_are_not(monkeypatch) -> None:
     assert scene["stride"] == 2
     assert scene["shape"] == [10, 9, 8]
     assert scene["spacing"] == [2.0, 4.0, 6.0]
-    assert pack_frame(explorer)["outcome"][0][1] == pytest.approx(explorer.detections.mu[0][0], abs=1e-3)
+    steps = pack_trajectory(explorer.trajectory)
+    assert lesions_of(steps, len(explorer.steps))[0][0] == pytest.approx(explorer.detections.mu[0][0], abs=1e-3)
 
 
 @pytest.mark.parametrize("mode", ["joint", "paper"])
@@ -99,7 +99,8 @@ def test_two_views_show_one_state() -> None:
     ("command", "value", "read", "expected"),
     [("set_sigma", 1.2, "sigma", 1.2), ("set_window", 5, "window", 5), ("set_mode", "paper", "mode", "paper"),
      ("move_to", [1, 2, 3], "position", [1.0, 2.0, 3.0]), ("set_follow", False, "follow", False),
-     ("set_speed", 7, "speed", 7.0), ("toggle_playing", None, "playing", True), ("jump_to_lesion", 1, "cursor", 4)],
+     ("set_speed", 7, "speed", 7.0), ("toggle_playing", None, "playing", True), ("jump_to_next", "kept", "cursor", 2),
+     ("show_answer", True, "answer", True)],
 )  # fmt: skip
 def test_commands_reach_the_state_and_come_back(command, value, read, expected) -> None:
     widget = ExplorerWidget(explorer_of())
@@ -111,7 +112,7 @@ def test_commands_reach_the_state_and_come_back(command, value, read, expected) 
 
 @pytest.mark.parametrize(
     ("command", "value", "message"),
-    [("set_window", 4, "odd"), ("jump_to_lesion", 99, "lesion 99"), ("load", None, "command must be"),
+    [("set_window", 4, "odd"), ("jump_to_next", "lost", "kind must be one of"), ("load", None, "command must be"),
      ("__init__", None, "command must be"), ("set_sigma", 0, "sigma")],
 )  # fmt: skip
 def test_whatever_goes_wrong_is_shown_and_answered(command, value, message) -> None:
@@ -158,29 +159,15 @@ def test_two_sigmas_share_position_and_threshold() -> None:
     assert first.threshold == 0.33
 
 
-def test_recorded_verdicts_are_those_of_the_explorer(tmp_path) -> None:
-    explorer = explorer_of()
-    page = export_page(explorer, tmp_path / "page.html", title="<b>", sigmas=(1.0,)).read_text(encoding="utf-8")
-    assert "<title>&lt;b&gt;</title>" in page
-    packed = re.search(r'id="lk-data">([^<]*)<', page)[1]
-    data = json.loads(gzip.decompress(base64.b64decode(packed)))
-    words = {"t": "tp", "f": "fp", "k": "kept", "b": "below"}
-    for search in data["searches"]:
-        explorer.set_config(FitConfig(sigma=search["sigma"], mode=search["mode"]))
-        for n, moment in enumerate(search["moments"]):
-            explorer.go_to(3 * n - 1)
-            for threshold in (0.0, 0.3, 0.5, 0.9, 2.0):
-                explorer.set_threshold(threshold)
-                kept = int(explorer.lesions.kept.sum())
-                assert tuple(words[c] for c in moment["verdicts"][kept]) == explorer.lesions.verdicts
-
-
-def test_page_wants_one_sigma(tmp_path) -> None:
-    with pytest.raises(ValueError, match="sigma must be one number"):
-        export_page(explorer_of(config=FitConfig(sigma=(1.0, 1.0, 1.2))), tmp_path / "page.html")
-    with pytest.raises(ValueError, match="must be positive"):
-        export_page(explorer_of(), tmp_path / "page.html", sigmas=(-1.0,))
-    assert list(tmp_path.iterdir()) == []
+def test_picture_says_no_more_than_the_answer_allows() -> None:
+    hidden, shown = explorer_of(image=HEATMAP), explorer_of(image=HEATMAP)
+    for explorer in (hidden, shown):
+        explorer.go_to_step(0)
+    untold = print_explorer(hidden)
+    shown.show_answer()
+    assert print_explorer(shown) != untold
+    hidden.set_truth(POINTS + 5)
+    assert print_explorer(hidden) == untold
 
 
 @pytest.mark.parametrize("name", [*SAMPLES, *SCENES])

@@ -12,11 +12,12 @@ from lesionkit.explorer.annotation import Annotation
 from lesionkit.explorer.commands import Explorer
 from lesionkit.explorer.readings import Comparison, Curve, Difference, Profile, Spread
 from lesionkit.explorer.sections import Sections, ellipsoid_sections
-from lesionkit.explorer.state import Fit, Lesions, State
-from lesionkit.explorer.trajectory import Moment, Patch, Phase, Trajectory
+from lesionkit.explorer.state import Lesions, State
+from lesionkit.explorer.trajectory import Change, Fit, Moment, Patch, Phase, Trajectory
 
 __all__ = [
     "Annotation",
+    "Change",
     "Comparison",
     "Curve",
     "Difference",

@@ -19,7 +19,7 @@ from lesionkit.explorer.annotation import Annotation
 from lesionkit.explorer.case import looked_at, on_grid
 from lesionkit.explorer.refit import Dispatch, Job, Outcome, Refitter
 from lesionkit.explorer.state import State
-from lesionkit.explorer.trajectory import Phase
+from lesionkit.explorer.trajectory import Phase, Trajectory
 from lesionkit.labels import as_points
 from lesionkit.matching import Gate, match_points
 from lesionkit.volume import Volume
@@ -53,6 +53,8 @@ class Explorer(State):
     inline_s : float
         Searches expected to take no longer than this, in seconds, run at once; longer ones in a worker thread.
         Infinity: all of them at once, for scripts.
+    found : Trajectory, optional
+        What a search of this heatmap has found already; nothing is searched until the settings change.
 
     Notes
     -----
@@ -88,6 +90,7 @@ class Explorer(State):
         threshold: float = 0.2,
         max_distance: float = 6.0,
         inline_s: float = 0.03,
+        found: Trajectory | None = None,
     ) -> None:
         case, annotation = looked_at(NOTHING if heatmap is None else heatmap, image, truth, affine)
         settings = config or DEFAULT
@@ -96,7 +99,11 @@ class Explorer(State):
         super().__init__(case, annotation, settings, _finite("threshold", threshold), refitter)
         self._ticked: float | None = None
         self.set_matching(max_distance=max_distance)
-        self._search_anew()
+        if found is None:
+            self._search_anew()
+        else:
+            self._trajectory = found
+            refitter.forget(case.heatmap.size)
 
     # ------------------------------------------------------------------ what is looked at
     def load(
@@ -220,6 +227,44 @@ class Explorer(State):
         if not 0 <= row < len(found):
             raise IndexError(f"lesion {row} does not exist: there are {len(found)}")
         self.go_to_step(found[row], Phase.FIT)
+
+    def jump_to_next(self, kind: Literal["kept", "fp", "fn"]) -> bool:
+        """Go on to the next step that keeps a lesion, or to the next false alarm or missed lesion; then to the first.
+
+        Parameters
+        ----------
+        kind : {"kept", "fp", "fn"}
+            A missed lesion is shown where it is, without a step; false alarms and missed ones show the answer.
+
+        Returns
+        -------
+        bool
+            Whether there is one.
+        """
+        if kind == "fn":
+            missed = np.zeros(0, int) if self.score is None else self.score.unmatched_true
+            inside = np.clip(self._annotation.points[missed], 0, np.array(self.heatmap.shape) - 1)
+            places = [tuple(point) for point in inside.tolist()]
+            if places:
+                self.show_answer()
+                here = places.index(self._position) if self._position in places else -1
+                self.move_to(places[(here + 1) % len(places)])
+            return bool(places)
+        if kind not in ("kept", "fp"):
+            raise ValueError(f"kind must be one of kept, fp, fn, got {kind!r}")
+        verdicts = zip(self.outcome.found, self.outcome.verdicts, strict=True)
+        steps = [step.number for step in self.steps if step.status == "kept"]
+        wanted = steps if kind == "kept" else sorted(found for found, verdict in verdicts if verdict == "fp")
+        if wanted:
+            if kind == "fp":
+                self.show_answer()
+            self.go_to_step(next((number for number in wanted if number > self.iteration), wanted[0]))
+        return bool(wanted)
+
+    def show_answer(self, shown: bool = True) -> None:
+        """Tell hits, false alarms and missed lesions, or hide them; walking to the end shows them too."""
+        self._answer = bool(shown)
+        self._announce()
 
     # ------------------------------------------------------------------ playing
     def play(self) -> None:
@@ -396,7 +441,9 @@ class Explorer(State):
     def _walk(self, cursor: int) -> None:
         """Go to a position as a person wants it."""
         cursor = min(max(int(cursor), -1), self._trajectory.last)
-        self._wanted = None if cursor == self._trajectory.last >= 0 else cursor
+        at_end = cursor == self._trajectory.last >= 0
+        self._wanted = None if at_end else cursor
+        self._answer = self._answer or at_end
         self._move(cursor)
 
     def _move(self, cursor: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 from psygnal import Signal
@@ -21,7 +21,7 @@ from lesionkit.explorer.case import Case
 from lesionkit.explorer.refit import Refitter
 from lesionkit.explorer.sections import Sections, ellipsoid_sections
 from lesionkit.explorer.signals import Announcer
-from lesionkit.explorer.trajectory import Moment, Patch, Phase, Trajectory
+from lesionkit.explorer.trajectory import Change, Fit, Moment, Patch, Phase, Trajectory
 from lesionkit.labels import gaussian_heatmap
 from lesionkit.matching import Gate, Matching, match_points
 
@@ -30,14 +30,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Verdict = Literal["tp", "fp", "kept", "below"]
-
-
-class Fit(NamedTuple):
-    """The Gaussian of a step."""
-
-    mu: Float[np.ndarray, " ndim"]
-    """Centre, float voxel index; may lie anywhere, or be NaN, where no Gaussian fits."""
-    alpha: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,6 +74,7 @@ class State:
     lesions_changed = Signal(description="the lesions at the cursor, and what threshold and truth say of them")
     threshold_changed = Signal(float)
     truth_changed = Signal(description="the true points")
+    answer_changed = Signal(bool, description="whether views tell hits, false alarms and missed lesions")
     label_changed = Signal(description="the label heatmap of the true points")
     score_changed = Signal(description="the lesions at the end of the search, and their score")
     curve_changed = Signal(description="scores against the threshold; alpha against the distance to the truth")
@@ -114,6 +107,7 @@ class State:
         self._trajectory = Trajectory.empty(heatmap, self._config)
         self._rival: Detections | None = None
         self._cursor, self._playing = -1, False
+        self._answer = False
         self._wanted: int | None = -1  # where the person went; None: to the end, wherever it is
         self._position = tuple(((np.array(heatmap.shape) - 1) / 2).tolist())
         self._residual = subtract(heatmap, np.zeros((0, heatmap.ndim)), np.zeros(0), (1.0,) * heatmap.ndim)
@@ -180,6 +174,14 @@ class State:
     def truth(self) -> Float[np.ndarray, "n ndim"] | None:
         """True points, float voxel index; None if no truth is known. Read-only."""
         return self._annotation.points if self._annotation.known else None
+
+    @property
+    def answer(self) -> bool:
+        """Whether views may tell hits, false alarms and missed lesions; until then a person predicts them.
+
+        Where there are no steps to walk through, there is nothing to predict.
+        """
+        return self._annotation.known and (self._answer or not (self.steps or self.busy))
 
     @property
     def can_undo(self) -> bool:
@@ -270,36 +272,22 @@ class State:
     @property
     def fit(self) -> Fit | None:
         """The current step's Gaussian; None before it is fitted. In joint mode subtracting may refit it."""
-        step, phase = self.step, self.phase
-        if step is None or phase is Phase.MAXIMUM:
-            return None
-        if phase is Phase.SUBTRACT and step.number in self.moment.found:
-            row = self.moment.found.index(step.number)
-            return Fit(self.moment.mu[row], float(self.moment.alpha[row]))
-        return Fit(step.mu, step.alpha)
+        return self._trajectory.fit(self._cursor)
 
     @property
     def peak(self) -> Float[np.ndarray, " ndim"] | None:
         """Where to look: the current maximum, then the centre fitted to it; None at the start."""
-        step, fit = self.step, self.fit
-        if step is None:
-            return None
-        voxel = np.array(step.voxel, dtype=float)
-        return voxel if fit is None or step.status in ("not_converged", "escaped") else fit.mu
+        return self._trajectory.peak(self._cursor)
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """What the current step has just done to earlier lesions: the sight of a joint refit."""
+        return self._trajectory.changes(self._cursor)
 
     @property
     def status(self) -> str:
         """The cursor in one line."""
-        step, phase = self.step, self.phase
-        if step is None or phase is None:
-            return f"start, {len(self.steps)} steps"
-        head = f"{step.number + 1} of {len(self.steps)}, {phase.name.lower()}: "
-        if phase is Phase.MAXIMUM:
-            return f"{head}{step.value:.3g} at {step.voxel}"
-        fit = self.fit
-        flags = "".join(f", {flag}" for flag in step.flags)
-        refitted = f", {len(step.refits)} refitted" if phase is Phase.SUBTRACT and step.refits else ""
-        return f"{head}alpha {step.alpha if fit is None else fit.alpha:.2f}, {step.status}{flags}{refitted}"
+        return self._trajectory.status(self._cursor)
 
     # ------------------------------------------------------------------ reading: what follows from it
     @property
@@ -307,6 +295,12 @@ class State:
         """The lesions at the cursor, judged."""
         moment = self.moment
         return self._cached("lesions", lambda: self._judge(moment.mu, moment.alpha, moment.found))
+
+    @property
+    def told(self) -> tuple[Verdict, ...]:
+        """What views say of each lesion at the cursor: its verdict, or only kept or not while the answer is hidden."""
+        lesions = self.lesions
+        return lesions.verdicts if self.answer else tuple("kept" if kept else "below" for kept in lesions.kept)
 
     @property
     def outcome(self) -> Lesions:
@@ -472,6 +466,7 @@ class State:
             "lesions": lambda: judged(self.moment, self.moment.alpha),
             "threshold": lambda: self._threshold,
             "truth": lambda: self._annotation,
+            "answer": lambda: self.answer,
             "label": lambda: (self._case, self._annotation, self.label_sigma),
             "score": lambda: judged(self._trajectory, self.detections.alpha),
             "curve": lambda: self._annotation.known and (self._trajectory, self._scoring()),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,18 @@ from lesionkit.detection.records import REACH, Box, lesions_after, subtract
 if TYPE_CHECKING:
     from jaxtyping import Float, Int, Num
 
+WORDS = {
+    "kept": "kept",
+    "weak": "too weak",
+    "escaped": "centre ran away",
+    "merged": "merged into its neighbours",
+    "not_converged": "did not converge",
+}
+"""What became of a fit, in words: the statuses of a :class:`~lesionkit.detection.FitStep`."""
+MOST_CHANGES = 2
+"""Refitted lesions that a status line names; the others are counted."""
+SEEN_ALPHA, SEEN_MOVE = 0.005, 0.05
+"""Changes of alpha, and of a centre in voxels, from which on they are seen."""
 MOST_BYTES = 64 << 20
 """Patches kept at most, in bytes; those beyond are computed again when they are asked for."""
 
@@ -35,6 +47,32 @@ class Phase(IntEnum):
     """The Gaussian is subtracted; in joint mode its neighbours are refitted too."""
 
 
+class Fit(NamedTuple):
+    """The Gaussian of a step."""
+
+    mu: Float[np.ndarray, " ndim"]
+    """Centre, float voxel index; may lie anywhere, or be NaN, where no Gaussian fits."""
+    alpha: float
+
+
+class Change(NamedTuple):
+    """What a step did to a lesion that an earlier step had found."""
+
+    found: int
+    """The step that found it."""
+    before: Fit
+    after: Fit | None
+    """None if the step removed it."""
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether anybody would see it."""
+        before, after = self.before, self.after
+        if after is None:
+            return True
+        return abs(after.alpha - before.alpha) >= SEEN_ALPHA or bool((abs(after.mu - before.mu) >= SEEN_MOVE).any())
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Moment:
     """The lesions after some steps, in the order in which they were found."""
@@ -47,6 +85,13 @@ class Moment:
     """Standard deviations over sigma."""
     found: tuple[int, ...]
     """For each lesion, the step that found it."""
+
+    def lesion(self, found: int) -> Fit | None:
+        """Return the lesion that a step found; None if it is not there."""
+        if found not in self.found:
+            return None
+        row = self.found.index(found)
+        return Fit(self.mu[row], float(self.alpha[row]))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,7 +126,7 @@ class Trajectory:
         self.detections = detections
         self.heatmap: Num[np.ndarray, " ..."] = heatmap
         self.steps: tuple[FitStep, ...] = detections.steps
-        self.moments = _moments(self.steps, heatmap.ndim)
+        self.moments = _moments(detections, heatmap.ndim)
         self._widths = np.where(np.array(heatmap.shape) == 1, 0.0, detections.sigma)
         boxes = [self._changed(*pair) for pair in zip(self.moments, self.moments[1:], strict=False)]
         self.boxes: tuple[Box | None, ...] = tuple(boxes)
@@ -101,21 +146,32 @@ class Trajectory:
 
     @classmethod
     def empty(cls, heatmap: Num[np.ndarray, " ..."], config: FitConfig) -> Trajectory:
-        """Return a trajectory without steps: before the first search, or if it failed."""
-        ndim = heatmap.ndim
+        """Return a trajectory without steps or lesions: before the first search, or if it failed."""
+        return cls.given(heatmap, config, np.zeros((0, heatmap.ndim)), np.zeros(0))
+
+    @classmethod
+    def given(
+        cls,
+        heatmap: Num[np.ndarray, " ..."],
+        config: FitConfig,
+        mu: Float[np.ndarray, "n ndim"],
+        alpha: Float[np.ndarray, " n"],
+    ) -> Trajectory:
+        """Return a trajectory without steps, of lesions that were found in another way: connected components, say."""
+        n, ndim = len(alpha), heatmap.ndim
         sigma = (1.0,) * ndim if isinstance(config.sigma, str) else tuple(config.sigma_per_axis(ndim).tolist())
-        nothing = np.zeros(0)
+        unknown = np.full(n, np.nan)
         return cls(
             Detections(
-                mu=np.zeros((0, ndim)),
-                alpha=nothing,
-                width=nothing,
-                alpha_window=nothing,
-                covariance=np.zeros((0, ndim, ndim)),
-                alpha_se=nothing,
-                explained=nothing,
-                lesion_flags=(),
-                found=(),
+                mu=mu,
+                alpha=alpha,
+                width=np.ones(n),
+                alpha_window=unknown,
+                covariance=np.full((n, ndim, ndim), np.nan),
+                alpha_se=unknown,
+                explained=unknown,
+                lesion_flags=((),) * n,
+                found=tuple(range(n)),
                 steps=(),
                 stopped="floor",
                 flags=(),
@@ -142,6 +198,50 @@ class Trajectory:
             return 1.0
         placed = np.array(self.heatmap.shape) > 1
         return math.prod((1.0 / (math.sqrt(2.0 * math.pi) * s) for s in self.sigma[placed].tolist()), start=1.0)
+
+    def fit(self, cursor: int) -> Fit | None:
+        """Return the Gaussian at a position; None before it is fitted. In joint mode subtracting may refit it."""
+        if cursor < 0 or cursor % 3 == Phase.MAXIMUM:
+            return None
+        step = self.steps[cursor // 3]
+        refitted = self.moments[cursor // 3 + 1].lesion(step.number) if cursor % 3 == Phase.SUBTRACT else None
+        return refitted or Fit(step.mu, step.alpha)
+
+    def peak(self, cursor: int) -> Float[np.ndarray, " ndim"] | None:
+        """Return where to look: the maximum of a step, then the centre fitted to it; None at the start."""
+        if cursor < 0:
+            return None
+        step, fit = self.steps[cursor // 3], self.fit(cursor)
+        lost = fit is None or step.status in ("not_converged", "escaped")
+        return np.array(step.voxel, dtype=float) if fit is None or lost else fit.mu
+
+    def changes(self, cursor: int) -> tuple[Change, ...]:
+        """Return what the step subtracted at a position does to earlier lesions: joint refits, and lesions merged."""
+        if cursor < 0 or cursor % 3 != Phase.SUBTRACT:
+            return ()
+        before, after = self.moments[cursor // 3 : cursor // 3 + 2]
+        step = self.steps[cursor // 3]
+        pairs = [(found, before.lesion(found), after.lesion(found)) for found in before.found]
+        touched = {refit.step for refit in step.refits} | set(step.drops)
+        changes = [Change(found, was, now) for found, was, now in pairs if was is not None and found in touched]
+        return tuple(change for change in changes if change.is_seen)
+
+    def status(self, cursor: int) -> str:
+        """Return a position in one line."""
+        n = len(self.steps)
+        if cursor < 0:
+            return f"start, {n} steps" if n else f"{len(self.detections)} lesions"
+        step, phase = self.steps[cursor // 3], Phase(cursor % 3)
+        head = f"{step.number + 1} of {n}, {phase.name.lower()}: "
+        fit, changes = self.fit(cursor), self.changes(cursor)
+        if fit is None:
+            return f"{head}{step.value:.3g} at {step.voxel}"
+        told = [
+            f"lesion {found + 1} {was.alpha:.2f} → {'gone' if now is None else f'{now.alpha:.2f}'}"
+            for found, was, now in changes[:MOST_CHANGES]
+        ]
+        more = [f"{len(changes) - MOST_CHANGES} more refitted"] if len(changes) > MOST_CHANGES else []
+        return ", ".join([f"{head}alpha {fit.alpha:.2f}", WORDS[step.status], *step.flags, *told, *more])
 
     def patch(self, i: int) -> Patch | None:
         """Return what step `i` changes; None if that is nothing."""
@@ -199,8 +299,11 @@ class Trajectory:
         return tuple(slice(a, b) for a, b in zip(first, stop, strict=True))
 
 
-def _moments(steps: tuple[FitStep, ...], ndim: int) -> tuple[Moment, ...]:
+def _moments(detections: Detections, ndim: int) -> tuple[Moment, ...]:
     """Return the lesions before the first step and after each; one object for as long as nothing changes."""
+    steps = detections.steps
+    if not steps:
+        return (Moment(mu=detections.mu, alpha=detections.alpha, width=detections.width, found=detections.found),)
     moments = [Moment(mu=np.zeros((0, ndim)), alpha=np.zeros(0), width=np.zeros(0), found=())]
     for i, step in enumerate(steps):
         if step.status != "kept" and not step.refits and not step.drops:

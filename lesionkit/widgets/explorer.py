@@ -1,8 +1,7 @@
 """The explorer as a widget: three planes, alpha bars with a draggable threshold, profile and table.
 
 In: an :class:`~lesionkit.explorer.Explorer`, which may have other views at the same time (another widget, napari). Out:
-a widget for JupyterLab, Voila and whatever else shows anywidgets. Keys: arrows step (with Shift: whole iterations),
-Space plays, Home and End, ``[`` and ``]`` move the threshold, ``r`` switches to the residual, ``f`` follows the peak.
+a widget for JupyterLab, Voila and whatever else shows anywidgets. The ``?`` button lists its keys.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from jaxtyping import Float, Num
 from lesionkit.detection import FitConfig
 from lesionkit.explorer import Explorer
 from lesionkit.volume import Volume
-from lesionkit.widgets.packing import COMMANDS, pack_case, pack_frame, pack_trajectory, static
+from lesionkit.widgets.packing import COMMANDS, PARTS, VIEW, pack_case, pack_frame, pack_trajectory, static
 
 Overlay = Literal["heatmap", "residual", "label", "none"]
 SIGNALS = sorted(name for name in dir(Explorer) if name.endswith("_changed"))
@@ -42,7 +41,7 @@ class ExplorerWidget(anywidget.AnyWidget):
         Planes and bars only.
     """
 
-    _esm = static("drawing.js", "explorer.js") + "\nexport default { render: renderExplorer };\n"
+    _esm = static(*PARTS) + "\nexport default { render: renderExplorer };\n"
     _css = static("style.css")
 
     scene = traitlets.Dict().tag(sync=True)
@@ -62,7 +61,7 @@ class ExplorerWidget(anywidget.AnyWidget):
         self._ack = 0
         self._answering = False
         self._sent: tuple[object, ...] = (None, None, None)
-        super().__init__(compact=compact, view={"overlay": overlay, "opacity": 0.75, "radiological": True})
+        super().__init__(compact=compact, view=VIEW | {"overlay": overlay})
         for name in SIGNALS:
             getattr(explorer, name).connect(self._follow, check_nargs=False)
         self.on_msg(self._hear)

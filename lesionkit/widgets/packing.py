@@ -1,7 +1,7 @@
 """What a browser needs of an explorer: plain values and bytes; nothing is drawn and nothing is kept.
 
 In: an :class:`~lesionkit.explorer.Explorer`. Out: the case (volumes and grid), the trajectory (what each step changes)
-and the frame (where it stands, and what threshold and truth say). Numbers are those that JSON has: no NaN.
+and the frame (where it stands, and the truth). Numbers are those that JSON has: no NaN.
 
 Maps in 2-D get a third axis of length 1, so that the browser knows one kind of volume only.
 """
@@ -9,6 +9,7 @@ Maps in 2-D get a third axis of length 1, so that the browser knows one kind of 
 from __future__ import annotations
 
 import gzip
+import io
 import itertools
 import math
 from collections.abc import Iterable, Sequence
@@ -16,7 +17,7 @@ from importlib import resources
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Float, Num, UInt8
 
 from lesionkit.explorer import Explorer, Trajectory
 
@@ -25,11 +26,28 @@ MOST_VOXELS = 6_000_000
 
 COMMANDS = frozenset(
     {
-        "go_to", "jump_to_lesion", "move_to", "set_follow", "set_mode", "set_sigma", "set_speed", "set_threshold",
-        "set_window", "tick", "toggle_playing",
+        "go_to", "jump_to_next", "move_to", "set_follow", "set_mode", "set_sigma", "set_speed", "set_threshold",
+        "set_window", "show_answer", "tick", "toggle_playing",
     }
 )  # fmt: skip
 """What a view may ask of an explorer."""
+PARTS = ("drawing.js", "replay.js", "store.js", "planes.js", "charts.js", "table.js", "explorer.js")
+"""The front end of the explorer, in this order."""
+VIEW = {"overlay": "heatmap", "opacity": 0.75, "radiological": True, "window": [0, 255]}
+"""How a view looks at first: `window` is what is black and what is white of the image as packed."""
+QUALITY = 75
+"""Of the image in a page, in percent: it is looked at, not measured."""
+HEAT_LEVELS = 1023
+"""Levels of the heatmap in a page."""
+FAINT = 8
+"""Levels below this are 0 in a page: less than anyone can see, and most of the map."""
+WIDEST = 16383
+"""Pixels along an edge of the picture that holds the slices (WebP has no larger ones)."""
+SCORES = {
+    "alpha": "existence probability: the sum of the heatmap over the lesion, by the fit",
+    "score": "the highest value of the map in the component",
+}
+"""What the number of a lesion means, by its name."""
 
 
 def static(*names: str) -> str:
@@ -39,7 +57,7 @@ def static(*names: str) -> str:
 
 
 def pack_case(
-    explorer: Explorer, title: str, *, commands: Iterable[str] = COMMANDS
+    explorer: Explorer, title: str, *, commands: Iterable[str] = COMMANDS, small: bool = False
 ) -> tuple[dict[str, Any], bytes, bytes]:
     """Pack grid and volumes.
 
@@ -51,14 +69,16 @@ def pack_case(
         Its name on the screen.
     commands : iterable of str
         What the view may ask for; the rest of its controls is hidden.
+    small : bool
+        Pack for a file: the image as a picture (WebP), the heatmap in fewer levels.
 
     Returns
     -------
     scene : dict
         Shape and spacing (mm) of the volumes as sent, one voxel in `stride` along each axis; the affine of the whole
-        map; the ends of the heatmap's scale.
+        map; the ends of the scales of heatmap and image; how many slices the picture has in a row (0: no picture).
     image : bytes
-        gzip, uint8, ``(i, j, k)``, windowed to the tissue; empty without an image.
+        gzip, uint8, ``(i, j, k)``, windowed to the tissue, or a picture of all slices k; empty without an image.
     heat : bytes
         gzip, uint16 little-endian, from `heat_low` to `heat_high`.
     """
@@ -70,7 +90,16 @@ def pack_case(
     low, high = min(float(heat.min()), 0.0), float(heat.max())
     span = high - low if high > low else 1.0
     levels = np.rint((heat - low) * (65535 / span)).astype("<u2")
-    image = b"" if explorer.image is None else _zipped(_grey(explorer.image[thin]))
+    if small:
+        few = np.rint((heat - low) * (HEAT_LEVELS / span))
+        nothing = round(-low * HEAT_LEVELS / span)
+        few[np.abs(few - nothing) < FAINT] = nothing
+        levels = np.rint(few * (65535 / HEAT_LEVELS)).astype("<u2")
+    image, grey, mosaic = b"", (0.0, 1.0), 0
+    if explorer.image is not None:
+        shown, grey = _grey(explorer.image[thin])
+        image, mosaic = _picture(shown) if small else (b"", 0)
+        image = image or _zipped(shown)
     ndim = heatmap.ndim
     affine = np.eye(4)
     affine[:ndim, :ndim], affine[:ndim, 3] = explorer.affine[:-1, :-1], explorer.affine[:-1, -1]
@@ -84,14 +113,23 @@ def pack_case(
         "anatomical": ndim == 3 and not np.allclose(affine, np.eye(4)),
         "heat_low": low,
         "heat_high": low + span,
+        "grey": list(grey),
+        "mosaic": mosaic,
+        "unit": "lesions per voxel",
+        "score": "alpha",
+        "score_help": SCORES["alpha"],
         "can": sorted(commands),
         "sigmas": None,
     }
-    return scene, image, _zipped(levels)
+    return scene, image, _zipped(levels, 9 if small else 4)
 
 
 def pack_trajectory(trajectory: Trajectory) -> dict[str, Any]:
-    """Pack the steps, and for each what it changes of the lesions: ``set`` (found, mu, alpha) and ``drop`` (found)."""
+    """Pack the steps, and for each what it changes of the lesions: ``set`` (found, mu, alpha) and ``drop`` (found).
+
+    ``start`` are the lesions before the first step, ``status`` and ``look`` say for each cursor where it stands and
+    where to look, ``details`` (found, standard error of alpha, share explained) describe the lesions at the end.
+    """
     ndim = trajectory.heatmap.ndim
     steps = [
         {
@@ -106,7 +144,7 @@ def pack_trajectory(trajectory: Trajectory) -> dict[str, Any]:
         for step in trajectory.steps
     ]
     lesions = [
-        {found: (*_three(mu), _number(alpha)) for found, mu, alpha in zip(m.found, m.mu, m.alpha, strict=True)}
+        {found: (*_three(mu), float(alpha)) for found, mu, alpha in zip(m.found, m.mu, m.alpha, strict=True)}
         for m in trajectory.moments
     ]
     changes = [
@@ -116,20 +154,28 @@ def pack_trajectory(trajectory: Trajectory) -> dict[str, Any]:
         }
         for was, now in itertools.pairwise(lesions)
     ]
+    cursors = range(-1, trajectory.last + 1)
+    end = trajectory.detections
     return {
         "sigma": [*trajectory.sigma.tolist(), 1.0][:3],
         "peak": trajectory.peak_of_unit_alpha,
         "steps": steps,
+        "start": [[found, *values] for found, values in lesions[0].items()],
         "changes": changes,
+        "status": [trajectory.status(cursor) for cursor in cursors],
+        "look": [None if (peak := trajectory.peak(cursor)) is None else _three(peak) for cursor in cursors],
+        "details": [
+            [found, _number(se), _number(share)]
+            for found, se, share in zip(end.found, end.alpha_se, end.explained, strict=True)
+        ],
     }
 
 
 def pack_frame(explorer: Explorer) -> dict[str, Any]:
-    """Pack where the explorer stands: cursor, position, settings, and the verdict on each lesion."""
-    config, outcome, truth, score = explorer.config, explorer.outcome, explorer.truth, explorer.score
+    """Pack where the explorer stands: cursor, position, settings, and the truth with the rules of a hit."""
+    config, truth = explorer.config, explorer.truth
     return {
         "cursor": explorer.cursor,
-        "status": explorer.status,
         "position": _three(explorer.position),
         "follow": explorer.follow,
         "playing": explorer.playing,
@@ -139,40 +185,43 @@ def pack_frame(explorer: Explorer) -> dict[str, Any]:
         "sigma": list(config.sigma) if isinstance(config.sigma, tuple) else config.sigma,
         "window": config.window,
         "mode": config.mode,
-        "verdicts": list(explorer.lesions.verdicts),
-        "outcome": [
-            [found, *_three(mu), _number(alpha), verdict]
-            for found, mu, alpha, verdict in zip(
-                outcome.found, outcome.mu, outcome.alpha, outcome.verdicts, strict=True
-            )
-        ],
         "truth": None if truth is None else [_three(point) for point in truth],
-        "truth_found": None if score is None else score.matched_true.tolist(),
-        "score": None
-        if score is None
-        else {
-            "tp": score.tp,
-            "fp": score.fp,
-            "fn": score.fn,
-            "precision": _number(score.precision),
-            "recall": _number(score.recall),
-            "f1": _number(score.f1),
-        },
+        "answer": explorer.answer,
+        "max_distance": explorer.max_distance,
+        "gate": explorer.gate,
         "error": explorer.error,
     }
 
 
-def _grey(image: Num[np.ndarray, " ..."]) -> Num[np.ndarray, " ..."]:
-    """Window an image to 0 to 255."""
+def _grey(image: Num[np.ndarray, " ..."]) -> tuple[UInt8[np.ndarray, " ..."], tuple[float, float]]:
+    """Window an image to 0 to 255, and say what these are."""
     data = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0.0, neginf=0.0)
     low = float(data.min())
     tissue = data[data > low]
     high = float(np.percentile(tissue, 99.8)) if tissue.size else low + 1.0
-    return np.asarray(np.clip((data - low) * (255 / max(high - low, 1e-12)), 0, 255), dtype=np.uint8)
+    levels = np.clip((data - low) * (255 / max(high - low, 1e-12)), 0, 255)
+    return levels.astype(np.uint8), (low, high)
 
 
-def _zipped(array: Num[np.ndarray, " ..."]) -> bytes:
-    return gzip.compress(np.ascontiguousarray(array).tobytes(), compresslevel=4, mtime=0)
+def _picture(grey: UInt8[np.ndarray, " ..."]) -> tuple[bytes, int]:
+    """Lay the slices of a volume beside each other; no bytes if that is too large a picture."""
+    from PIL import Image
+
+    ni, nj, nk = (*grey.shape, 1)[:3]
+    columns = max(1, min(math.ceil(math.sqrt(nk)), WIDEST // ni))
+    rows = math.ceil(nk / columns)
+    if max(columns * ni, rows * nj) > WIDEST:
+        return b"", 0
+    slices = np.zeros((rows * columns, nj, ni), np.uint8)
+    slices[:nk] = grey.reshape(ni, nj, nk).transpose(2, 1, 0)
+    sheet = slices.reshape(rows, columns, nj, ni).swapaxes(1, 2).reshape(rows * nj, columns * ni)
+    file = io.BytesIO()
+    Image.fromarray(sheet).save(file, "WEBP", quality=QUALITY)
+    return file.getvalue(), columns
+
+
+def _zipped(array: Num[np.ndarray, " ..."], level: int = 4) -> bytes:
+    return gzip.compress(np.ascontiguousarray(array).tobytes(), compresslevel=level, mtime=0)
 
 
 def _three(point: Sequence[float] | Float[np.ndarray, " ndim"]) -> list[float]:

@@ -1,8 +1,7 @@
-"""The explorer as one HTML file that needs neither kernel nor network.
+"""The explorer as one HTML file that needs neither kernel nor network: what `detect` writes, and `export`.
 
-In: an :class:`~lesionkit.explorer.Explorer`. Out: a page with the volumes, and searches done beforehand for some values
-of sigma in both modes, with the verdicts at every threshold at which they change. It is moved, stepped, played and
-thresholded like the widget.
+In: an :class:`~lesionkit.explorer.Explorer`. Out: a page with the volumes and searches done beforehand, for some values
+of sigma in both modes. It is moved, stepped, played and thresholded like the widget.
 """
 
 from __future__ import annotations
@@ -12,18 +11,15 @@ import gzip
 import html
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from lesionkit import __version__
 from lesionkit.explorer import Explorer, Trajectory
 from lesionkit.io import atomic_path
-from lesionkit.matching import match_points
-from lesionkit.widgets.packing import COMMANDS, pack_case, pack_frame, pack_trajectory, static
+from lesionkit.widgets.packing import COMMANDS, PARTS, SCORES, VIEW, pack_case, pack_frame, pack_trajectory, static
 
 MODES: tuple[Literal["joint", "paper"], ...] = ("joint", "paper")
 FACTORS = (0.7, 0.85, 1.0, 1.2, 1.5)
@@ -36,6 +32,9 @@ def export_page(
     *,
     title: str = "lesionkit",
     sigmas: Sequence[float] | None = None,
+    facts: Mapping[str, str] | None = None,
+    sizes: Sequence[int | None] | None = None,
+    score: Literal["alpha", "score"] = "alpha",
     progress: Callable[[float], None] | None = None,
 ) -> Path:
     """Write the page.
@@ -43,13 +42,20 @@ def export_page(
     Parameters
     ----------
     explorer : Explorer
-        What is shown; the page opens where it stands. Its sigma must be one number.
+        What is shown; the page opens where it stands.
     path : path
         The HTML file.
     title : str
         Heading, plain text.
     sigmas : sequence of float, optional
-        Values of sigma to record, in voxels; the explorer's own is added. By default five around it.
+        Values of sigma to record, in voxels; the explorer's own is added. By default five around it; where it has one
+        for each axis, only those.
+    facts : mapping of str to str, optional
+        What the reader should know about the case, in order.
+    sizes : sequence of int or None, optional
+        Voxels of each true lesion, where they are known.
+    score : {"alpha", "score"}
+        What the number of a lesion is: ``score`` where the lesions are connected components.
     progress : callable, optional
         Called with the share that is done.
 
@@ -61,48 +67,52 @@ def export_page(
     Raises
     ------
     ValueError
-        If sigma is not one number, or a value is not positive.
+        If a value of sigma is not positive, or some are given where there is one for each axis.
     """
     own = explorer.config.sigma
-    if not isinstance(own, float):
-        raise ValueError(f"sigma must be one number for a page, got {own!r}")
-    values = sorted(
-        {round(float(s), 3) for s in (*([f * own for f in FACTORS] if sigmas is None else sigmas),)} | {own}
-    )
-    if values[0] <= 0:
-        raise ValueError(f"sigmas must be positive, in voxels, got {values[0]}")
+    if isinstance(own, float):
+        wanted = [factor * own for factor in FACTORS] if sigmas is None else sigmas
+        values = sorted({round(float(s), 3) for s in wanted} | {own})
+        if values[0] <= 0:
+            raise ValueError(f"sigmas must be positive, in voxels, got {values[0]}")
+    elif sigmas is not None:
+        raise ValueError(f"sigmas go with a sigma that is one number, got {own!r}")
+    else:
+        values = []
     explorer.wait()
+    configs = [replace(explorer.config, sigma=sigma) for sigma in values] or [explorer.config]
     searches = []
-    for number, sigma in enumerate(values):
-        for mode in MODES:
-            config = replace(explorer.config, sigma=sigma, mode=mode)
-            known = explorer.detections.config == config
-            trajectory = explorer.trajectory if known else Trajectory.of(explorer.heatmap, config)
-            searches.append(_record(explorer, trajectory, sigma, mode))
+    for number, config in enumerate(configs):
+        for mode in MODES if score == "alpha" else (config.mode,):
+            wished = replace(config, mode=mode)
+            known = explorer.detections.config == wished
+            trajectory = explorer.trajectory if known else Trajectory.of(explorer.heatmap, wished)
+            searches.append({"sigma": _plain(wished.sigma), "mode": mode, "trajectory": pack_trajectory(trajectory)})
         if progress is not None:
-            progress((number + 1) / len(values))
-    scene, image, heat = pack_case(explorer, title, commands=COMMANDS - {"set_window"})
-    frame = pack_frame(explorer)
+            progress((number + 1) / len(configs))
+    scene, image, heat = pack_case(explorer, title, commands=COMMANDS - {"set_window"}, small=True)
+    scene |= {"sigmas": values or [_plain(own)], "score": score, "score_help": SCORES[score]}
+    if score == "score":
+        scene["unit"] = ""
+    frame = pack_frame(explorer) | {"ack": 0, "playing": False, "busy": False, "truth_sizes": sizes}
     data = {
-        "state": {
-            "scene": scene | {"sigmas": values},
-            "frame": frame | {"ack": 0, "playing": False, "busy": False},
-            "view": {"overlay": "heatmap", "opacity": 0.75, "radiological": True},
-        },
-        "image": base64.b64encode(image).decode(),
-        "heat": base64.b64encode(heat).decode(),
+        "state": {"scene": scene, "frame": frame, "view": dict(VIEW)},
         "searches": searches,
-        "truth": frame["truth"],
-        "limits": [n - 1 for n in (*explorer.heatmap.shape, 1)][:3],
     }
+    told = dict(facts or {})
+    if scene["stride"] > 1:
+        told["pictures"] = f"one voxel in {scene['stride']} along each axis"
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     parts = {
         "title": html.escape(title),
+        "lead": html.escape(_lead(explorer)),
+        "facts": "".join(f"<div><dt>{html.escape(n)}</dt><dd>{html.escape(t)}</dd></div>" for n, t in told.items()),
         "css": static("style.css"),
-        "js": static("drawing.js", "explorer.js", "recorded.js"),
-        "sigmas": ", ".join(f"{s:g}" for s in values),
+        "js": static(*PARTS, "recorded.js"),
         "version": __version__,
-        "data": base64.b64encode(gzip.compress(text.encode(), compresslevel=6, mtime=0)).decode(),
+        "data": _base64(gzip.compress(text.encode(), compresslevel=6, mtime=0)),
+        "image": _base64(image),
+        "heat": _base64(heat),
     }
     # One pass: what is put in is never searched for placeholders.
     page = re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], static("page.html"))
@@ -112,30 +122,17 @@ def export_page(
     return target
 
 
-def _record(explorer: Explorer, trajectory: Trajectory, sigma: float, mode: str) -> dict[str, Any]:
-    """Note the steps of a search, and at each moment the verdicts for every number of lesions that are kept."""
-    return {
-        "sigma": sigma,
-        "mode": mode,
-        "trajectory": pack_trajectory(trajectory),
-        "moments": [_verdicts(explorer, moment.mu, moment.alpha) for moment in trajectory.moments],
-    }
-
-
-def _verdicts(explorer: Explorer, mu: np.ndarray, alpha: np.ndarray) -> dict[str, list[str]]:
-    """Verdicts (t f k b, one letter a lesion) and found true points (1 0), for 0, 1, 2, ... lesions that are kept."""
-    order = np.argsort(-alpha, kind="stable")
+def _lead(explorer: Explorer) -> str:
     truth = explorer.truth
-    verdicts, hits = [], []
-    for n in range(len(alpha) + 1):
-        letters = np.full(len(alpha), "b")
-        kept = np.sort(order[:n])
-        letters[kept] = "k" if truth is None else "f"
-        if truth is not None:
-            matching = match_points(
-                mu[kept], truth, max_distance=explorer.max_distance, spacing=explorer.spacing, gate=explorer.gate
-            )
-            letters[kept[matching.matched_predicted]] = "t"
-            hits.append("".join("1" if hit else "0" for hit in matching.matched_true.tolist()))
-        verdicts.append("".join(letters.tolist()))
-    return {"verdicts": verdicts, "hits": hits}
+    if truth is None:
+        return "Lesions detected in the predicted map. The truth is not known here."
+    known = f"against {len(truth)} known ones (hit within {explorer.max_distance:g} mm)"
+    return f"Lesions detected in the predicted map, {known}."
+
+
+def _plain(sigma: Any) -> Any:
+    return list(sigma) if isinstance(sigma, tuple) else sigma
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")

@@ -51,8 +51,8 @@ def print_explorer(explorer: Explorer, overlay: str = "heatmap") -> bytes:
     for n, plane in enumerate(planes):
         _print_plane(figure.add_subplot(grid[0, n]), explorer, overlay, plane)
     _print_bars(figure.add_subplot(grid[1, :]), explorer)
-    score = explorer.score
-    found = f"{len(explorer.kept)} lesions with alpha of {explorer.threshold:.2f} or more"
+    score = explorer.lesions.matching if explorer.answer else None
+    found = f"{int(explorer.lesions.kept.sum())} lesions with alpha of {explorer.threshold:.3g} or more"
     scored = "" if score is None else f": {score.tp} hits, {score.fp} false alarms, {score.fn} missed"
     figure.suptitle(f"{explorer.status}; {found}{scored}", fontsize=10, color="#55616f")
     return picture_of(figure)
@@ -159,14 +159,14 @@ def _print_plane(axes: Axes, explorer: Explorer, overlay: str, plane: tuple[str,
         cover = 1.0 if explorer.image is None else 0.75
         axes.imshow(cut(maps[overlay]), cmap=_signed(cover), vmin=-top, vmax=top, interpolation="nearest", **shown)
     normal = 0 if flat else across
-    if explorer.truth is not None and explorer.score is not None:
-        found = explorer.score.matched_true
+    if explorer.answer and explorer.lesions.matching is not None:
+        found = explorer.lesions.matching.matched_true
         for row, x, y, rx, ry in _ellipses(explorer.rings(normal, of="truth"), right, up):
             if found[row]:
                 axes.plot([x], [y], marker="+", color="white", ms=6)
             else:
                 _ring(axes, x, y, rx, ry, VERDICT_COLOURS["fn"], ls="--")
-    verdicts = explorer.lesions.verdicts
+    verdicts = explorer.told
     for row, x, y, rx, ry in _ellipses(explorer.rings(normal), right, up):
         _ring(axes, x, y, rx, ry, VERDICT_COLOURS[verdicts[row]], ls=":" if verdicts[row] == "below" else "-")
     for _, x, y, rx, ry in _ellipses(explorer.rings(normal, of="fit"), right, up):
@@ -218,11 +218,11 @@ def _bright(image: np.ndarray) -> float:
 def _print_bars(axes: Axes, explorer: Explorer) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    outcome = explorer.outcome
-    colours = [VERDICT_COLOURS[word] for word in outcome.verdicts]
-    axes.bar(np.array(outcome.found, dtype=int) + 1, outcome.alpha, color=colours, width=0.85)
+    lesions = explorer.lesions
+    colours = [VERDICT_COLOURS[word] for word in explorer.told]
+    axes.bar(np.array(lesions.found, dtype=int) + 1, lesions.alpha, color=colours, width=0.85)
     axes.axhline(explorer.threshold, color="#16202c", lw=1, ls="--")
-    axes.set(xlim=(0.3, max(len(explorer.steps), 8) + 0.7), xlabel="iteration", ylabel="alpha")
+    axes.set(xlim=(0.3, max(len(explorer.steps), 8) + 0.7), xlabel="step", ylabel="alpha")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     quiet(axes)
 

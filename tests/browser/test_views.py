@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import subprocess
 import sys
 import urllib.error
@@ -15,9 +16,9 @@ from playwright.sync_api import expect
 from watching import PATIENCE, Watched, notebook_of
 
 from lesionkit.detection import FitConfig
-from lesionkit.explorer import Explorer
+from lesionkit.explorer import Explorer, Trajectory
 from lesionkit.labels import gaussian_heatmap
-from lesionkit.report import render_report
+from lesionkit.matching import Gate
 from lesionkit.samples import sample
 from lesionkit.volume import Volume
 from lesionkit.widgets.cases import ShownCase, sample_case
@@ -60,21 +61,9 @@ def exercise(watched: Watched) -> None:
     """Use the view as a person would: the same on every host."""
     page = watched.page
     watched.wait_drawn()
-    plane, bars, profile = ".lk-plane canvas", ".lk-bars", ".lk-profile canvas"
-    assert page.locator(".lk-score").inner_text().split() == [
-        "3",
-        "hits",
-        "1",
-        "false",
-        "0",
-        "missed",
-        "precision",
-        "0.75",
-        "recall",
-        "1.00",
-        "F1",
-        "0.86",
-    ]
+    plane, bars, profile, score = ".lk-plane canvas", ".lk-bars", ".lk-profile canvas", page.locator(".lk-score")
+    expect(score).to_contain_text("0 lesions kept so far")
+    expect(score).to_contain_text("answer hidden")
 
     # a key steps: planes and charts follow
     start = [watched.pixels(s) for s in (plane, bars, profile)]
@@ -92,33 +81,82 @@ def exercise(watched: Watched) -> None:
     page.locator("select[data-name=overlay]").select_option("heatmap")
     assert watched.pixels(plane) == stepped[0]
 
-    # a drag on the threshold line of the chart: the faint false alarm goes
-    box = page.locator(bars).bounding_box()
-    top = float(page.locator(bars).get_attribute("aria-valuemax") or 1) * 1.05
+    # predict first: hits and misses are told when the answer is shown, of this moment, then at the end
+    expect(score).to_contain_text("1 lesion kept so far")
+    page.locator("input[data-name=answer]").check()
+    expect(score).to_contain_text("2 missed so far", timeout=PATIENCE)
+    assert watched.pixels(plane) != stepped[0]
+    page.locator("input[data-name=answer]").uncheck()
+    expect(score).to_contain_text("answer hidden", timeout=PATIENCE)
+    page.locator(".lk").focus()
+    page.keyboard.press("n")
+    watched.wait_for("cursor", "5")
+    page.keyboard.press("End")
+    expect(score).to_have_text("3 hits1 false alarm0 missedprecision 0.75recall 1.00F1 0.86", timeout=PATIENCE)
+    page.keyboard.press("Home")
+    watched.wait_for("cursor", "-1")
+    page.keyboard.press("a")
+    watched.wait_for("cursor", "11")
+
+    # a drag on the threshold line of the chart: the faint false alarm goes, then a hit, which a key finds again
+    page.keyboard.press("End")
+    watched.wait_for("cursor", page.locator("input[data-name=cursor]").get_attribute("max") or "")
+    box, before = page.locator(bars).bounding_box(), watched.pixels(bars)
+    top = float(page.locator(bars).get_attribute("aria-valuemax") or 1) * 1.1
     height = box["height"] - 54
     x, level = box["x"] + box["width"] - 40, lambda t: box["y"] + 10 + (1 - t / top) * height
     page.mouse.move(x, level(0.2))
     page.mouse.down()
-    for t in np.linspace(0.2, 0.45, 6):
+    for t in np.linspace(0.2, 0.65, 6):
         page.mouse.move(x, level(t))
     page.mouse.up()
-    page.wait_for_function("document.querySelector('.lk-score')?.innerText.includes('0 false')")
-    assert (
-        0.4
-        < float(
-            page.locator("output >> nth=0").evaluate("() => document.querySelector('input[data-name=threshold]').value")
-        )
-        < 0.5
-    )
-    assert watched.pixels(bars) != stepped[1]
+    expect(score).to_contain_text("2 hits0 false alarms1 missed", timeout=PATIENCE)
+    assert float(page.locator("input[data-name=threshold]").input_value()) == pytest.approx(0.65, abs=0.03)
+    assert watched.pixels(bars) != before
+    page.locator(".lk").focus()
+    page.keyboard.press("m")
+    page.wait_for_function("z => document.querySelector('.lk').dataset.position.split(' ')[2] === z", arg="16.60")
+    assert page.locator("tr.lk-fn").count() == 1
 
-    # a click on a row goes to the fit that found the lesion
-    page.locator("tr[data-row]").nth(2).click()
-    watched.wait_for("cursor", "7")
+    # the table: sorted, saved; a click goes to a lesion, not to a step
+    page.locator("button[data-name=x]").click()
+    expect(page.locator("th:has(button[data-name=x])")).to_have_attribute("aria-sort", "descending")
+    shown = [row.split("\t") for row in page.locator(".lk tbody tr").all_inner_texts()]
+    column = [float(row[3].replace("−", "-")) for row in shown]
+    assert column == sorted(column, reverse=True)
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="save CSV").click()
+    rows = list(csv.reader(Path(saved.value.path()).read_text().splitlines()))
+    assert rows[0][:4] == ["#", "status", "alpha", "x mm"]
+    assert [row[1] for row in rows[1:]] == [row[1] for row in shown]
+    np.testing.assert_allclose([float(row[3]) for row in rows[1:]], column, atol=0.06)
+    page.locator("tr[data-key=l2]").click()
+    page.wait_for_function("document.querySelector('tr[aria-selected=true]')?.dataset.key === 'l2'")
     where = [float(v) for v in watched.read("position").split()]
     assert np.abs(np.array(where) - POINTS[2]).max() < 0.2
-    assert page.locator("tr[aria-selected=true]").count() == 1
-    assert watched.pixels(plane) != stepped[0]
+    assert watched.read("cursor") == page.locator("input[data-name=cursor]").get_attribute("max")
+
+    # the wheel zooms all planes at the pointer, a drag with the right button changes the greys, one click undoes both
+    whole = watched.pixels(plane)
+    page.locator(plane).first.hover(position={"x": 90, "y": 80})
+    page.locator(plane).first.focus()
+    page.mouse.wheel(0, -100)
+    watched.wait_for("zoom", "1.20")
+    zoomed = watched.pixels(plane)
+    page.mouse.down(button="right")
+    page.mouse.move(*np.add([page.locator(plane).first.bounding_box()[k] for k in "xy"], (150, 60)).tolist(), steps=3)
+    page.mouse.up(button="right")
+    assert len({whole, zoomed, watched.pixels(plane)}) == 3
+    page.get_by_role("button", name="whole image").click()
+    watched.wait_for("zoom", "1.00")
+    assert watched.pixels(plane) == whole
+
+    # what can be pressed is listed
+    page.locator(".lk").focus()
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_contain_text("next missed lesion")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
 
     # a drag in a plane moves the crosshair, Page Up the slice
     area = page.locator(plane).first.bounding_box()
@@ -316,8 +354,6 @@ def test_page_of_the_command_line(watched: Watched, tmp_path: Path) -> None:
     page.goto(path.as_uri())
     watched.wait_drawn()
     explorer = sample_case("gad").explorer()  # the prediction that comes with the kit, by the same network
-    said = page.locator(".lk-score").inner_text()
-    assert said.split()[:5:2] == [str(n) for n in (explorer.score.tp, explorer.score.fp, explorer.score.fn)]
     assert page.locator(".lk-head strong").inner_text() == case.images[0].name.removesuffix(".nii.gz")
     assert page.locator(".lk-error").is_hidden()
     start = watched.pixels(".lk-plane canvas")
@@ -328,8 +364,12 @@ def test_page_of_the_command_line(watched: Watched, tmp_path: Path) -> None:
     where = np.array([float(v) for v in watched.read("position").split()])
     assert np.abs(where - explorer.trajectory.moments[1].mu[0]).max() < 0.5
     page.keyboard.press("End")
+    said = page.locator(".lk-score b").all_inner_texts()[:3]
+    assert [text.split()[0] for text in said] == [
+        str(n) for n in (explorer.score.tp, explorer.score.fp, explorer.score.fn)
+    ]
     page.keyboard.press("r")
-    page.locator("tr[data-row]").first.click()
+    page.locator("tr[data-key]").first.click()
     alpha = float(page.locator("tr[aria-selected=true] td").nth(2).inner_text())
     assert alpha == pytest.approx(explorer.detections.alpha.max(), abs=0.02)  # this CPU's arithmetic is not the kit's
     watched.check()
@@ -350,56 +390,54 @@ def test_exported_page_says_what_the_explorer_says(watched: Watched, tmp_path: P
             page.evaluate("""c => { const i = document.querySelector('input[data-name=cursor]'); i.value = c;
                              i.dispatchEvent(new Event('input')); }""", cursor)  # fmt: skip
             watched.wait_for("cursor", str(cursor))
-            page.wait_for_function("s => document.querySelector('.lk-status')?.innerText === s", arg=said(explorer))
+            page.wait_for_function("s => document.querySelector('.lk-status')?.innerText === s", arg=explorer.status)
             shown = [float(v) for v in watched.read("position").split()]
             np.testing.assert_allclose(shown, explorer.position, atol=0.006)
     watched.check()
 
 
-def said(explorer: Explorer) -> str:
-    """The status without flags and refits, which a recording does not have."""
-    head, _, tail = explorer.status.partition(": ")
-    step = explorer.step
-    if step is None or explorer.phase == 0:
-        return explorer.status
-    return f"{head}: {', '.join(tail.split(', ')[:2])}"
-
-
-def test_report_page(watched: Watched, tmp_path: Path) -> None:
-    case = small_case()
-    assert case.image is not None
-    explorer = case.explorer()
-    candidates = explorer.detections.to_frame(AFFINE).sort_values("alpha", ascending=False, ignore_index=True)
-    import pandas as pd
-
-    truth = pd.DataFrame(case.heatmap.to_mm(case.truth), columns=["x", "y", "z"]).assign(size_vox=20)
+@pytest.mark.parametrize("gate", ["before", "after"])
+def test_page_matches_as_python_does(watched: Watched, tmp_path: Path, gate: Gate) -> None:
+    """At every threshold, and so for every number of lesions that are kept."""
+    rng = np.random.default_rng(3)
+    found, truth = rng.uniform(4, 26, (2, 24, 3))
+    heatmap = np.zeros((30, 30, 30), np.float32)
+    trajectory = Trajectory.given(heatmap, FitConfig(sigma=1.0), found, np.linspace(1.0, 0.1, 24))
+    explorer = Explorer(heatmap, truth=truth[:17], found=trajectory, affine=np.diag([1.0, 1.5, 2.0, 1.0]))
+    explorer.set_matching(max_distance=7.0, gate=gate)
+    explorer.show_answer()
     page = watched.page
-    path = tmp_path / "report.html"
-    path.write_text(
-        render_report(case.image, case.heatmap, candidates, truth=truth, threshold=0.2, title="Case", facts={}),
-        encoding="utf-8",
-    )
-    page.goto(path.as_uri())
-    page.wait_for_function("document.getElementById('n-tp').innerText === '3'")
-    page.wait_for_selector("#chart .bars path")
-    picture, chart = (
-        "canvas.picture",
-        "[...document.querySelectorAll('#chart .bars path')].map(e => e.style.opacity).join()",
-    )
-    before, bars = watched.pixels(picture), page.evaluate(chart)
-    page.locator(picture).first.focus()
-    page.keyboard.press("PageUp")
-    assert watched.pixels(picture) != before
-    page.locator("tr[data-lesion]").nth(1).click()
-    assert page.locator("tr[aria-selected=true]").count() == 1
-    clicked = watched.pixels(picture)
-    area = page.locator(picture).first.bounding_box()
-    page.mouse.move(area["x"] + 100, area["y"] + 150)
-    page.mouse.down()
-    page.mouse.move(area["x"] + 200, area["y"] + 250, steps=4)
-    page.mouse.up()
-    assert watched.pixels(picture) != clicked
-    page.get_by_label("Threshold on alpha").fill("0.6")
-    page.wait_for_function("document.getElementById('n-detected').innerText === '2'")
-    page.wait_for_function(f"b => {chart} !== b", arg=bars)
+    page.goto(export_page(explorer, tmp_path / "page.html", sigmas=(1.0,), score="score").as_uri())
+    watched.wait_drawn()
+    for threshold in np.linspace(0.0, 1.0, 26):
+        explorer.set_threshold(round(float(threshold), 3))
+        page.locator("input[data-name=threshold]").fill(str(explorer.threshold))
+        score = explorer.score
+        hits, alarms = ("hit" + "s" * (score.tp != 1), "false alarm" + "s" * (score.fp != 1))
+        said = f"{score.tp} {hits}{score.fp} {alarms}{score.fn} missed"
+        expect(page.locator(".lk-score")).to_contain_text(said)
+        marks = page.locator("tr[data-key^=l]").evaluate_all(
+            "r => r.map(e => [+e.dataset.key.slice(1), e.className.slice(3)])"
+        )
+        assert dict(marks) == dict(enumerate(explorer.told))
+    watched.check()
+
+
+def test_a_joint_refit_is_seen(watched: Watched, tmp_path: Path) -> None:
+    """The first of two fused peaks falls from 1.55 to 0.99 when the second is fitted; its bar shows both."""
+    explorer = sample_case("pair_2_1").explorer()
+    page = watched.page
+    page.goto(export_page(explorer, tmp_path / "page.html", sigmas=(1.5,)).as_uri())
+    watched.wait_drawn()
+    page.locator(".lk").focus()
+    alpha = page.locator("tr[data-key=l0] td").nth(2)
+    before, after = (f"{explorer.trajectory.moments[n].alpha[0]:.3f}" for n in (1, 2))
+    page.keyboard.press("Shift+ArrowRight")
+    expect(alpha).to_have_text(before)
+    page.keyboard.press("Shift+ArrowRight")
+    expect(alpha).to_have_text(after)
+    expect(page.locator(".lk-status")).to_contain_text("lesion 1 1.55 → 0.99")
+    expect(page.locator(".lk-legend")).to_contain_text("before this step")
+    page.keyboard.press("ArrowLeft")
+    expect(alpha).to_have_text(before)
     watched.check()

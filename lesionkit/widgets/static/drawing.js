@@ -1,12 +1,17 @@
 // What all views draw with: elements, colours, slices and charts. No view knows of another; nothing is fetched.
 "use strict";
 
+// What is said of a lesion, and how it is marked: on the planes, in the legend and in the charts alike.
 const VERDICTS = {
-  tp: { colour: "#2fbf8f", word: "hit" },
-  fp: { colour: "#f2725c", word: "false alarm" },
-  fn: { colour: "#4aa8ff", word: "missed" },
-  kept: { colour: "#2fbf8f", word: "kept" },
-  below: { colour: "#8a94a3", word: "below" },
+  tp: { colour: "#2fbf8f", word: "hit", title: "found, and matched with a true lesion" },
+  fp: { colour: "#f2725c", word: "false alarm", title: "found, but no true lesion is near", ticks: true },
+  fn: { colour: "#4aa8ff", word: "missed", title: "a true lesion without a detection", dash: [5, 4] },
+  kept: { colour: "#2fbf8f", word: "kept", title: "alpha reaches the threshold" },
+  below: { colour: "#8a94a3", word: "below threshold", title: "found, but alpha is below the threshold", dash: [2, 3], width: 1.2 },
+  fit: { colour: "#ffffff", word: "this fit", title: "the Gaussian of this step", width: 2.4 },
+  ghost: { colour: "#c9d1da", word: "before this step", title: "where a lesion was, and its alpha, before the joint refit moved it", dash: [1, 3], width: 1.4 },
+  truth: { colour: "#ffffff", word: "true centre of a hit", cross: 5 },
+  maximum: { colour: "#ffd24a", word: "maximum", title: "the highest voxel of the residual", cross: 8 },
 };
 const LINES = ["#4aa8ff", "#f2725c", "#2fbf8f", "#c79bff", "#e0a526"];
 const HEAT = ["#1b0c41", "#6a176e", "#b8325a", "#ee6a24", "#fca50a", "#fcffa4"];
@@ -48,14 +53,15 @@ function ramp(colours, clearBelow) {
 }
 const HEAT_RAMP = ramp(HEAT, 0.03), COLD_RAMP = ramp(COLD, 0.03);
 
-// Paint one slice, first row at the bottom, into a canvas of its own size. grey: 0 to 255, or null; warm: -1 to 1, or null.
-function paintSlice(buffer, width, height, grey, warm, cover) {
+// Paint one slice, first row at the bottom, into a canvas of its own size. grey: 0 to 255, or null; warm: -1 to 1, or null;
+// what is black and what is white of the grey.
+function paintSlice(buffer, width, height, grey, warm, cover, [dark, bright] = [0, 255]) {
   if (buffer.width !== width || buffer.height !== height) Object.assign(buffer, { width, height });
   const context = buffer.getContext("2d"), picture = context.createImageData(width, height), out = picture.data;
-  const base = grey ? cover : 1;
+  const base = grey ? cover : 1, shade = new Uint8ClampedArray(256).map((_, v) => (255 * (v - dark)) / Math.max(bright - dark, 1));
   for (let row = 0, o = 0; row < height; row++) {
     for (let k = (height - 1 - row) * width, end = k + width; k < end; k++, o += 4) {
-      const g = grey ? grey[k] : 8, v = warm ? warm[k] : 0;
+      const g = grey ? shade[grey[k]] : 8, v = warm ? warm[k] : 0;
       const table = v < 0 ? COLD_RAMP : HEAT_RAMP, h = 4 * Math.min(255, Math.round(255 * Math.abs(v))), a = table[h + 3] * base;
       out[o] = g + (table[h] - g) * a;
       out[o + 1] = g + (table[h + 1] - g) * a;
@@ -83,6 +89,9 @@ function inks(element) {
   return { ink: style.getPropertyValue("color"), font: `12px ${style.fontFamily}` };
 }
 
+// The colour behind a canvas.
+const paper = (element) => getComputedStyle(element.closest(".lk, .lk-lesson")).backgroundColor;
+
 // A ring, dashed or with ticks, always on a dark rim so that it reads on any picture.
 function ring(c, x, y, rx, ry, colour, { dash = [], ticks = false, width = 2 } = {}) {
   const stroke = (style, w) => {
@@ -107,6 +116,19 @@ function cross(c, x, y, colour, size = 5) {
     c.strokeStyle = style; c.lineWidth = width;
     c.beginPath(); c.moveTo(x - size, y); c.lineTo(x + size, y); c.moveTo(x, y - size); c.lineTo(x, y + size); c.stroke();
   }
+}
+
+// The one way in which a verdict is drawn: a ring, a cross or, for what is missed, both.
+function drawMark(c, name, x, y, rx, ry) {
+  const mark = VERDICTS[name];
+  if (!mark.cross) ring(c, x, y, rx, ry, mark.colour, mark);
+  if (mark.cross || name === "fn") cross(c, x, y, mark.colour, mark.cross ?? Math.min(4, rx * 0.6));
+}
+
+// Text that reads on any picture.
+function haloed(c, text, x, y, colour) {
+  c.lineJoin = "round"; c.lineWidth = 3.5; c.strokeStyle = "rgb(0 0 0 / .8)"; c.fillStyle = colour;
+  c.strokeText(text, x, y); c.fillText(text, x, y);
 }
 
 // Round numbers for the ticks of an axis.
@@ -135,7 +157,7 @@ function axes(c, element, box, { x: [x0, x1], y: [y0, y1], xlabel = "", ylabel =
   }
   c.textAlign = "center"; c.textBaseline = "bottom"; c.globalAlpha = 0.75;
   c.fillText(xlabel, box.left + box.width / 2, box.top + box.height + 36);
-  c.save(); c.translate(box.left - 48, box.top + box.height / 2); c.rotate(-Math.PI / 2); c.textBaseline = "middle"; c.fillText(ylabel, 0, 0); c.restore();
+  c.save(); c.translate(box.left - 55, box.top + box.height / 2); c.rotate(-Math.PI / 2); c.textBaseline = "middle"; c.fillText(ylabel, 0, 0); c.restore();
   c.globalAlpha = 0.6; c.lineWidth = 1;
   c.beginPath(); c.moveTo(box.left, box.top); c.lineTo(box.left, box.top + box.height); c.lineTo(box.left + box.width, box.top + box.height); c.stroke();
   c.globalAlpha = 1;
@@ -147,7 +169,7 @@ function lineChart(canvas, spec) {
   const c = prepare(canvas);
   if (!c) return null;
   const named = spec.series.filter((s) => s.name), keys = named.length ? 20 : 6;
-  const box = { left: 62, top: keys + 4, width: canvas.clientWidth - 76, height: canvas.clientHeight - keys - 46 };
+  const box = { left: 66, top: keys + 4, width: canvas.clientWidth - 78, height: canvas.clientHeight - keys - 46 };
   const { X, Y } = axes(c, canvas, box, spec), { ink, font } = inks(canvas);
   c.save();
   c.beginPath(); c.rect(box.left, box.top - 1, box.width + 1, box.height + 2); c.clip();
@@ -179,7 +201,8 @@ function lineChart(canvas, spec) {
     if (mark.text && "x" in mark) { const right = X(mark.x) > box.left + box.width * 0.6; c.textAlign = right ? "right" : "left"; c.textBaseline = "top"; c.fillText(mark.text, X(mark.x) + (right ? -5 : 5), box.top + 2); }
     else if (mark.text) { c.textAlign = "right"; c.textBaseline = "bottom"; c.fillText(mark.text, box.left + box.width - 2, Y(mark.y) - 2); }
   }
-  let x = box.left;
+  const wide = named.reduce((sum, s) => sum + 34 + c.measureText(s.name).width, 0);
+  let x = clamp(canvas.clientWidth - wide, 2, box.left);
   c.textAlign = "left"; c.textBaseline = "middle";
   for (const s of named) {
     const colour = s.colour ?? LINES[spec.series.indexOf(s) % LINES.length];
