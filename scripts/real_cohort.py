@@ -3,7 +3,8 @@
 `python scripts/real_cohort.py REAL_MS SIMULATED OUTPUT`: the patients and splits are those of `real_patients.tsv`; the
 simulated ones (`lesionkit simulate --kind flair -o SIMULATED`) are all for training. A patient that is
 `stripped` there is seen without the skull, by the mask of its source, where that is not done yet. All come through
-`lesionkit import`, at 1 mm.
+`lesionkit import`, at 1 mm. The network learns what a scalp is, so that its loss counts in the whole head, which stands
+in for the brain's mask here.
 """
 
 from __future__ import annotations
@@ -13,10 +14,20 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from lesionkit.importing import ImportConfig, import_cohort
-from lesionkit.io import read_cohort, read_points, write_cohort_description, write_participants, write_points
+from lesionkit.io import (
+    read_cohort,
+    read_points,
+    read_volume,
+    write_cohort_description,
+    write_participants,
+    write_points,
+    write_volume,
+)
+from lesionkit.preprocessing import head_mask
 
 TABLE = Path(__file__).with_name("real_patients.tsv")
 
@@ -31,11 +42,15 @@ def main(real: Path, simulated: Path, output: Path) -> None:
         for row in patients.itertuples():
             folder = Path(scratch, str(row.participant_id))
             folder.mkdir()
-            masks = ("brainmask",) if row.stripped == "yes" else ()
-            for name in ("FLAIR", "lesions", *masks):
-                source = real / str(row.folder) / f"{name}.nii.gz"
-                if source.exists():
-                    shutil.copy(source, folder)
+            source = real / str(row.folder)
+            shutil.copy(source / "lesions.nii.gz", folder)
+            image = read_volume(source / "FLAIR.nii.gz")
+            seen = head_mask(image)
+            if row.stripped == "yes" and (source / "brainmask.nii.gz").exists():
+                seen = read_volume(source / "brainmask.nii.gz").data > 0
+                image = image.with_data(np.where(seen, image.data, 0))
+            write_volume(folder / "FLAIR.nii.gz", image)
+            write_volume(folder / "brainmask.nii.gz", image.with_data(seen.astype(np.uint8)))
         patients[["participant_id", "split"]].to_csv(Path(scratch, "participants.tsv"), sep="\t", index=False)
         report = import_cohort(scratch, output, ImportConfig(channels=("FLAIR",), spacing=1.0, kind="flair"))
     for verdict in report.rows:

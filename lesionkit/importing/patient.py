@@ -65,13 +65,12 @@ def import_patient(
         raise Refused(patient.images[0], "no brain is left at the cohort's spacing")
     lesions, label_mm3 = (None, 0.0) if patient.lesions is None else _lesion_mask(patient, patient.lesions, target)
     layout = case_layout(building, subject, channels, split=SPLITS[0])
-    assert layout.mask is not None and layout.points is not None  # noqa: PT018 (case_layout names both)
+    assert layout.mask is not None and layout.points is not None and layout.brain is not None  # noqa: PT018 (all named)
     for path, image, file in zip(layout.images, images, patient.images, strict=True):
         moved = image if target is images[0] else resample_to(image, target.shape, target.affine)
-        write_volume(path, Volume(np.where(brain, moved.data, 0), target.affine))
+        write_volume(path, Volume(moved.data, target.affine))
         patient.say(file, _grid_note(image, target))
-    name = f"{subject}_desc-brain_mask.nii.gz"
-    write_volume(building / "derivatives" / "masks" / subject / "anat" / name, Volume(brain, target.affine))
+    write_volume(layout.brain, Volume(brain, target.affine))
     if lesions is not None:
         write_volume(layout.mask, lesions, native=False)
     frame = points.frame

@@ -38,6 +38,8 @@ class Case:
     """Table of lesion points, if there is one."""
     split: str
     """One of `SPLITS`."""
+    brain: Path | None = None
+    """Mask of the brain, if there is one."""
     dataset: str = ""
     """Where the patient comes from, in a cohort of several sources (column ``dataset`` of ``participants.tsv``)."""
 
@@ -77,6 +79,7 @@ class Cohort:
                 images=tuple(path.absolute() for path in case.images),
                 mask=case.mask and case.mask.absolute(),
                 points=case.points and case.points.absolute(),
+                brain=case.brain and case.brain.absolute(),
             )
             for case in self.cases
         )
@@ -160,6 +163,7 @@ def case_layout(folder: str | os.PathLike[str], subject: str, channels: Sequence
         mask=truth / f"{subject}_label-lesion_mask.nii.gz",
         points=truth / f"{subject}_label-lesion_points.tsv",
         split=split,
+        brain=anat / f"{subject}_desc-brain_mask.nii.gz",
     )
 
 
@@ -314,6 +318,7 @@ def _found_channels(folder: Path, subject: str) -> tuple[str, ...]:
     anat = folder / subject / "anat"
     _check_inside(anat, folder)
     names = sorted(path.name.partition(".")[0] for path in anat.glob(f"{subject}_*.nii*")) if anat.is_dir() else []
+    names = [name for name in names if not name.endswith("_mask")]
     channels = tuple(dict.fromkeys(name.removeprefix(f"{subject}_") for name in names))
     if not channels:
         raise data_error(anat, "holds no image", f"{subject}_<channel>.nii.gz is wanted")
@@ -332,6 +337,7 @@ def _existing(layout: Case, folder: Path) -> Case:
         mask=_find(layout.mask, folder),
         points=_find(layout.points, folder),
         split=layout.split,
+        brain=_find(layout.brain, folder),
     )
 
 

@@ -129,14 +129,14 @@ def _check_same(folder: Path, config: SimulationConfig, n: int, seed: int) -> No
 
 def _write_case(config: SimulationConfig, folder: Path, subject: str, split: str, seed: int, number: int) -> None:
     paths = case_layout(folder, subject, CHANNELS[config.kind], split=split)
-    assert paths.mask is not None and paths.points is not None  # noqa: PT018 (case_layout names both)
+    assert paths.mask is not None and paths.points is not None and paths.brain is not None  # noqa: PT018 (all named)
     if paths.points.is_file():  # written last: the case is complete
         return
     case = simulate_case(config, rng=np.random.default_rng([seed, number]))
     for path, image in zip(paths.images, case.images, strict=True):
         write_volume(path, image)
     if (case.images[0].data[case.brain.data == 0] != 0).any():  # a head
-        write_volume(paths.images[0].with_name(f"{subject}_desc-brain_mask.nii.gz"), case.brain)
+        write_volume(paths.brain, case.brain)
     write_volume(paths.mask, case.labels)
     write_points(paths.points, case.lesions[["x", "y", "z", "size_vox", "cnr"]])
 

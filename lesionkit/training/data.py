@@ -83,8 +83,13 @@ def load_case(case: Case, *, with_mask: bool = False) -> LoadedCase:
     if with_mask and case.mask is None:
         raise DataError(f"{case.images[0]}: has no lesion mask; this label or placement of points wants one")
     volumes = [read_volume(path) for path in case.images]
+    given = None
+    if case.brain is not None:
+        brain = read_volume(case.brain)
+        check_same_grid(volumes[0], brain, (str(case.images[0]), str(case.brain)))
+        given = brain.data > 0
     try:
-        image, mask = prepare(volumes)
+        image, mask = prepare(volumes, given)
     except ValueError as error:
         raise DataError(f"{case.images[0]}: {error}") from error
     first = volumes[0]
