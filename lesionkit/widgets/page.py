@@ -118,7 +118,7 @@ def export_page(
     page = re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], static("page.html"))
     target = Path(path)
     with atomic_path(target) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_bytes(page.encode("utf-8", "replace"))  # names need not be Unicode
     return target
 
 
