@@ -59,7 +59,7 @@ class Bar(Progress):
         if self.disable and task.total and task.description:
             state = (task.description, int(10 * task.completed / task.total))
             if state != self._said.get(task_id, (task.description, 0)):
-                self.console.print(f"{task.description}: {10 * state[1]} %")
+                self.console.print(f"{task.description}: {10 * state[1]} %  {task.fields.get('scores', '')}".rstrip())
             self._said[task_id] = state
 
 

@@ -325,7 +325,7 @@ def test_losses_are_logged_and_shown_between_validations(cohort, tmp_path, capsy
     assert rows["step"][rows["batch_loss"].notna()].tolist() == [9, 19, 29, 39]
     assert rows["loss"].notna().sum() == rows["val_f1"].notna().sum() == 2
     shown = capsys.readouterr().out
-    assert f"40/40 batch_loss {rows['batch_loss'].dropna().iloc[-1]:.3f}  val_f1 " in shown
+    assert f"training: 100 %  batch_loss {rows['batch_loss'].dropna().iloc[-1]:.3f}  val_f1 " in shown
     assert "Epoch" not in shown
     assert "v_num" not in shown
 
