@@ -832,7 +832,12 @@ def _true_points(truth: Path | None, image: Volume) -> pd.DataFrame | None:
     """Read true points in any format; they must lie in the image."""
     from lesionkit.io import import_points
 
-    return None if truth is None else import_points(truth, image=image).frame
+    if truth is None:
+        return None
+    found = import_points(truth, image=image)
+    if wrong := found.wrong_size():
+        raise ValueError(f"{truth}: {wrong}")
+    return found.frame
 
 
 def _check_results(output: Path, *names: str) -> None:

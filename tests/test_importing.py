@@ -237,7 +237,7 @@ def _spoil(folder: Path, how: str, tmp_path: Path) -> None:
     elif how == "truncated":
         content = (patient / "FLAIR.nii.gz").read_bytes()
         (patient / "FLAIR.nii.gz").write_bytes(content[: len(content) // 2])
-    elif how == "line 3 has large as size_vox":
+    elif how == "line 3 has 'large' as size_vox":
         points = pd.concat([points, points + 2], ignore_index=True).assign(size_vox=[12, "large"])
         export_points(patient / "FLAIR_points.tsv", points)
     elif how == "several files of points":
@@ -252,7 +252,7 @@ def _spoil(folder: Path, how: str, tmp_path: Path) -> None:
         sheared = image.affine.copy()
         sheared[0, 1] = 0.5
         write_volume(patient / "FLAIR.nii.gz", Volume(image.data, sheared))
-    elif how == "a link to itself or to nothing":
+    elif how == "does not exist":
         (patient / "FLAIR.nii.gz").unlink()
         (patient / "FLAIR.nii.gz").symlink_to(tmp_path / "gone.nii.gz")
     elif how == "has no brain":
@@ -265,7 +265,7 @@ def _spoil(folder: Path, how: str, tmp_path: Path) -> None:
     "how",
     [
         "outside the image", "outside the brain", "truncated", "several files of points", "no points", "no image",
-        "is constant", "at an angle", "a link to itself or to nothing", "has no brain", "line 3 has large as size_vox",
+        "is constant", "at an angle", "does not exist", "has no brain", "line 3 has 'large' as size_vox",
     ],
 )  # fmt: skip
 def test_a_patient_that_cannot_be_used_is_refused_and_the_others_go_on(folder: Path, tmp_path: Path, how: str):

@@ -108,9 +108,8 @@ def scan(folder: Path, channels: Sequence[str]) -> tuple[list[File], list[Import
         if any(part.startswith(".") for part in parts):
             continue
         name = "/".join(parts)
-        if path.is_dir() or (path.is_symlink() and not path.exists()):
-            what = "a link to a folder" if path.is_dir() else "a link to itself or to nothing; a file is wanted"
-            rows.append(ImportRow(file=name, patient="", status="left out" if path.is_dir() else "refused", what=what))
+        if path.is_dir():
+            rows.append(ImportRow(file=name, patient="", status="left out", what="a link to a folder"))
             continue
         file = _classified(path, parts, name, channels)
         if file.role == "other":

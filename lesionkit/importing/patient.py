@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
@@ -147,7 +146,8 @@ def _checked_points(
         if "both are kept" not in note:
             patient.say(source, note)
     frame = found.frame
-    _check_sizes(source, found)
+    if wrong := found.wrong_size():
+        raise Refused(source, wrong)
     far = _distance_to(mask, image, image.to_voxel(frame[list(POINT_COLUMNS)].to_numpy())) > config.tolerance_mm
     if far.any():
         rows = [found.rows[row] for row in np.flatnonzero(far)]
@@ -167,18 +167,6 @@ def _checked_points(
     kept = frame[keep].reset_index(drop=True)
     patient.say(source, f"{len(kept)} points from {found.format}")
     return ImportedPoints(frame=kept, format=found.format, rows=found.rows, duplicates=(), notes=())
-
-
-def _check_sizes(source: File, found: ImportedPoints) -> None:
-    """Refuse sizes that are no numbers: the cohort's table could not be read."""
-    if "size_vox" not in found.frame:
-        return
-    given = found.frame["size_vox"]
-    sizes = pd.to_numeric(given, errors="coerce")
-    bad = np.flatnonzero(given.notna() & ~((sizes >= 0) & (sizes < np.inf)))
-    if len(bad):
-        wrong = f"{found.rows[bad[0]]} has {given.iloc[bad[0]]!s:.60} as size_vox"
-        raise Refused(source, f"{wrong}; a number of 0 or more, or n/a, is wanted")
 
 
 def _distance_to(

@@ -50,6 +50,18 @@ class ImportedPoints:
     notes: tuple[str, ...]
     """What was left out or assumed, a line each."""
 
+    def wrong_size(self) -> str | None:
+        """Say which size is no number of voxels; None if all are, or unknown."""
+        if "size_vox" not in self.frame:
+            return None
+        given = self.frame["size_vox"]
+        sizes = pd.to_numeric(given, errors="coerce")
+        bad = np.flatnonzero(given.notna() & ~((sizes >= 0) & (sizes < np.inf)))
+        if not len(bad):
+            return None
+        wrong = f"{self.rows[bad[0]]} has {str(given.iloc[bad[0]])[:60]!r} as size_vox"
+        return f"{wrong}; a number of 0 or more, or n/a, is wanted"
+
 
 def import_points(
     path: str | os.PathLike[str], *, image: Volume | None = None, units: Units | None = None, axes: str = "ijk"

@@ -176,6 +176,19 @@ CASES = [
     ),
     Case("Volume", "a mirrored affine", lambda: lk.Volume(IMAGE, np.diag([-1.0, 1, 1, 1])), ""),
     Case(
+        "load_checkpoint",
+        "a name that is none",
+        lambda: lk.load_checkpoint("nothing"),
+        "nothing: no such checkpoint; a .safetensors file or one of gad, flair is wanted",
+    ),
+    Case(
+        "detect_lesions",
+        "one image of two",
+        lambda: lk.detect_lesions(lk.load_checkpoint("gad"), [lk.Volume(IMAGE, np.eye(4))]),
+        "checkpoint gad wants 2 image(s): ce-gad_T1w, T1w; got 1",
+    ),
+    Case("explore", "all zeros", lambda: lk.explore(np.zeros((8, 8, 8))), ""),
+    Case(
         "read_volume",
         "complex dtype asked for",
         lambda: lk.read_volume("x.nii", complex),

@@ -528,7 +528,7 @@ CLICKS = [
     Bad(
         "markups: text as a size",
         lambda path: _markup(path, description="size_vox=large"),
-        "has large as size_vox",
+        "has 'large' as size_vox",
         "a number of 0 or more, or n/a, is wanted",
         ("points convert",),
     ),
