@@ -5,6 +5,7 @@ In: a folder. Out: patients with one file a role, and a row for each file that i
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -269,7 +270,7 @@ def by_patient(files: list[File], channels: tuple[str, ...]) -> tuple[list[Patie
         if file.path.is_symlink():
             for patient_ in patients:
                 if file in patient_.files():
-                    patient_.say(file, f"a link to {file.path.resolve()}")
+                    patient_.say(file, f"a link to {os.path.realpath(file.path)}")
     return patients, rows
 
 

@@ -320,7 +320,7 @@ IMAGES = [
         _loop,
         "does not exist",
         "a NIfTI image (.nii or .nii.gz) is wanted",
-        others=(("train", "cannot be followed"), ("evaluate", "cannot be followed"), ("import", "holds no image")),
+        others=(("train", "cannot be followed"), ("evaluate", "cannot be followed")),
     ),
     Bad("an empty file", _text(b""), "is empty", "a NIfTI image (.nii or .nii.gz) is wanted"),
     Bad("text", _text("x\ty\tz\n" * 100), "is not a NIfTI image", "a NIfTI image (.nii or .nii.gz) is wanted"),
