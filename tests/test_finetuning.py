@@ -151,4 +151,6 @@ def test_a_sigma_in_mm_is_one_sigma_an_axis_in_card_labels_and_lesions(thick: Co
         assert all(min(abs(np.array(known) - distance)) < 0.2 for distance in between)  # mm
     arguments = ["detect", image, "-c", str(run / "model.safetensors"), "--threshold", "0", "-o", str(tmp_path / "out")]
     assert main(arguments) == 0
-    assert "sigma 2 x 2 x 0.6 voxels" in (tmp_path / "out" / "sub-validation_FLAIR_report.html").read_text(encoding="utf-8")
+    assert "sigma 2 x 2 x 0.6 voxels" in (tmp_path / "out" / "sub-validation_FLAIR_report.html").read_text(
+        encoding="utf-8"
+    )

@@ -248,7 +248,7 @@ def test_confluent_lesions_are_left_out_of_points_and_loss(tmp_path):
     paths = case_layout(tmp_path, "sub-01", ("FLAIR",), split="train")
     write_volume(paths.images[0], Volume(image, np.eye(4)))
     write_volume(paths.mask, Volume(lesions, np.eye(4)))
-    case = replace(paths, points=None)
+    case = replace(paths, points=None, brain=None)
     config = replace(
         TINY, confluent_mm3=100.0, patch=(32, 32, 32), lesion_share=0.0, augment=AugmentConfig(intensity=0.0)
     )
